@@ -1,0 +1,214 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// DESIGN. The supervisor: one goroutine that makes links one after the other.
+// Between two it waits, longer each time, and with jitter, so that a thousand
+// gateways do not come back to a restarted cloud in the same second. A link
+// that lived for StableAfter resets the wait.
+
+// Bridge carries messages between the local broker and one upstream. All
+// methods may be called from any goroutine.
+type Bridge struct {
+	opts   Options
+	log    *logger
+	status status
+
+	mu      sync.Mutex
+	started bool
+	closed  bool
+
+	tails     sync.WaitGroup // senders of lost links, for up to handoverTimeout
+	closing   chan struct{}  // closed by Close
+	cancel    context.CancelFunc
+	ctx       context.Context // ends with Close; for dialling
+	ended     chan struct{}   // closed when run has returned
+	downLines throttle
+}
+
+// New checks the Options and returns a Bridge that does nothing yet.
+func New(o Options, log *zap.Logger) (*Bridge, error) {
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("bridge %q: %w", o.Name, err)
+	}
+	o.Routes = slices.Clone(o.Routes)
+	o.StaleFilters = slices.Clone(o.StaleFilters)
+	b := &Bridge{
+		opts:    o,
+		log:     &logger{Logger: log.With(zap.String("bridge", o.Name))},
+		closing: make(chan struct{}),
+		ended:   make(chan struct{}),
+	}
+	b.ctx, b.cancel = context.WithCancel(context.Background())
+	b.status.name = o.Name
+	b.status.enter(StateStarting)
+	return b, nil
+}
+
+// Start makes sure that the local session exists with the right subscriptions,
+// so that messages queue from now on, and begins to dial the upstream. ctx
+// bounds the first part only. An error means that the local broker could not be
+// reached or refused; Start may then be tried again.
+func (b *Bridge) Start(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed || b.started {
+		return fmt.Errorf("bridge %q: already started or closed", b.opts.Name)
+	}
+	if err := b.prepareSession(ctx); err != nil {
+		err = fmt.Errorf("bridge %q: local session: %w", b.opts.Name, err)
+		b.status.failed(err)
+		return err
+	}
+	b.started = true
+	go b.run()
+	return nil
+}
+
+// prepareSession creates the session or brings its subscriptions up to date,
+// and detaches. What the session delivers meanwhile is not acknowledged and
+// comes again.
+func (b *Bridge) prepareSession(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, b.opts.ConnectTimeout)
+	defer cancel()
+	defer context.AfterFunc(b.ctx, cancel)()
+	l, err := attachLocal(ctx, &b.opts)
+	if err != nil {
+		return err
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_ = l.read(ignorePublish, ignorePuback) // its error comes back through subscribe
+	}()
+	wanted := localSubscriptions(b.opts.Routes)
+	if err = l.subscribe(ctx, wanted); err == nil {
+		stale := slices.DeleteFunc(slices.Clone(b.opts.StaleFilters), func(f string) bool {
+			return slices.ContainsFunc(wanted, func(s subscription) bool { return s.filter == f })
+		})
+		err = l.unsubscribe(ctx, stale)
+	}
+	l.leave()
+	<-read
+	<-l.out.ended
+	return err
+}
+
+// Close ends the bridge: it waits up to DrainTimeout for acknowledgements that
+// are under way, says goodbye to both sides and waits for all goroutines. The
+// local session stays and goes on queueing. It returns nil; further calls do too.
+func (b *Bridge) Close() error {
+	b.cancel() // first: a Start that is under way holds mu
+	b.mu.Lock()
+	first, started := !b.closed, b.started
+	b.closed = true
+	b.mu.Unlock()
+	if first {
+		close(b.closing)
+		if !started {
+			close(b.ended)
+		}
+	}
+	<-b.ended
+	b.tails.Wait()
+	b.status.enter(StateStopped)
+	return nil
+}
+
+// Status returns a snapshot.
+func (b *Bridge) Status() Status { return b.status.snapshot() }
+
+func (b *Bridge) run() {
+	defer close(b.ended)
+	wait := backoff{min: b.opts.ReconnectMin, max: b.opts.ReconnectMax}
+	for {
+		lived, err := b.runLink()
+		if errors.Is(err, errClosing) || b.ctx.Err() != nil {
+			b.log.Info("bridge stopped")
+			return
+		}
+		if lived >= b.opts.StableAfter {
+			wait.reset()
+		}
+		d := wait.next()
+		b.down(err, lived, d)
+		timer := time.NewTimer(d)
+		select {
+		case <-timer.C:
+		case <-b.closing:
+			timer.Stop()
+		}
+	}
+}
+
+// runLink makes one link and returns how long it was up and why it ended.
+func (b *Bridge) runLink() (lived time.Duration, err error) {
+	b.status.enter(StateConnecting)
+	l := newLink(&b.opts, &b.status.counters, b.log, &b.tails)
+	b.status.setLink(l)
+	defer b.status.setLink(nil)
+	defer l.close()
+	refused, err := l.open(b.ctx)
+	if err != nil {
+		return 0, err
+	}
+	up := time.Now()
+	b.up(l, refused)
+	err = l.watch(b.closing)
+	return time.Since(up), err
+}
+
+func (b *Bridge) up(l *link, refused []string) {
+	b.status.links.Add(1)
+	state := StateUp
+	if len(refused) > 0 {
+		state = StateDegraded
+	}
+	b.status.enter(state)
+	b.status.setRefused(refused)
+	b.log.Info("bridge up", zap.String("upstream", b.opts.Address), zap.String("state", state), zap.Duration("took", l.age()))
+}
+
+// down logs each link that was lost, and attempts that failed as the throttle
+// allows.
+func (b *Bridge) down(err error, lived, retry time.Duration) {
+	b.status.failed(err)
+	b.status.enter(StateDown)
+	suppressed, ok := b.downLines.allow(time.Now())
+	if ok || lived > throttleInterval {
+		b.log.Warn("bridge down", zap.String("upstream", b.opts.Address), zap.Error(err),
+			zap.Duration("was_up", lived), zap.Duration("retry_in", retry), zap.Int64("suppressed", suppressed))
+	}
+}
+
+// backoff gives the waits between links: the limit doubles from 2 x min up to
+// max, and each wait is drawn evenly from min to the limit. Full jitter would
+// draw from 0, which clouds punish (one CONNECT per second and client id).
+type backoff struct {
+	min, max time.Duration
+	limit    time.Duration // of the last wait; 0: none yet
+}
+
+func (b *backoff) next() time.Duration {
+	switch {
+	case b.limit == 0:
+		b.limit = min(2*b.min, b.max)
+	case b.limit >= b.max/2:
+		b.limit = b.max
+	default:
+		b.limit *= 2
+	}
+	return b.min + rand.N(b.limit-b.min+1)
+}
+
+func (b *backoff) reset() { b.limit = 0 }

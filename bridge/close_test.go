@@ -1,0 +1,185 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+func TestCloseUnderLoadDrains(t *testing.T) {
+	local, up := newFakeLocal(t), newFakeUpstream(t)
+	oracle(t, local, up)
+	inOracle(t, local, up)
+	o := testOptions(local, up.addr(), outAll, inCmd)
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(50 * time.Microsecond):
+				publishRound(local, 1, i)
+				up.send("dev/cmd/a", fmt.Sprint(i), 1, false)
+			}
+		}
+	}()
+	for round := range 5 {
+		b := startBridge(t, o)
+		eventually(t, "traffic", func() bool { st := b.Status(); return st.Acked > 100 && st.LocalAcked > 10 })
+		began := time.Now()
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > o.DrainTimeout+3*time.Second {
+			t.Errorf("Close took %v", took)
+		}
+		st := b.Status()
+		if st.State != StateStopped || st.InflightOut != 0 {
+			t.Errorf("status %+v", st)
+		}
+		// What was sent was acknowledged, and the acknowledgement reached the
+		// session: nothing is to be sent again.
+		if st.Sent != st.Acked {
+			t.Errorf("round %d: sent %d, acknowledged %d", round, st.Sent, st.Acked)
+		}
+	}
+	up.with(func() {
+		seen := map[string]int{}
+		for _, m := range up.got {
+			if seen[m.payload]++; seen[m.payload] > 1 {
+				t.Errorf("%s arrived twice although every Close drained", m.payload)
+			}
+		}
+	})
+}
+
+func TestCloseDoesNotWaitLongerThanDrainTimeout(t *testing.T) {
+	local, up := newFakeLocal(t), newFakeUpstream(t)
+	up.neverAck = true
+	o := testOptions(local, up.addr(), outAll)
+	o.DrainTimeout = 50 * time.Millisecond
+	b := startBridge(t, o)
+	publishRound(local, 1, 0)
+	eventually(t, "it is on the way", func() bool { return up.count() == 1 })
+	began := time.Now()
+	_ = b.Close()
+	if took := time.Since(began); took < o.DrainTimeout || took > 10*time.Second {
+		t.Errorf("Close took %v", took)
+	}
+	if local.open() != 1 {
+		t.Error("the session does not have the message any more")
+	}
+}
+
+func TestCloseWhileDialling(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // connects, by the backlog, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	local := newFakeLocal(t)
+	b := startBridge(t, testOptions(local, "tcp://"+ln.Addr().String(), outAll))
+	began := time.Now()
+	_ = b.Close()
+	_ = b.Close()
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("Close took %v", took)
+	}
+	if got := b.Status().State; got != StateStopped {
+		t.Errorf("state %s", got)
+	}
+	if err := b.Start(context.Background()); err == nil {
+		t.Error("Start after Close succeeds")
+	}
+}
+
+func TestCloseWithoutStart(t *testing.T) {
+	local := newFakeLocal(t)
+	b, err := New(testOptions(local, "tcp://127.0.0.1:1", outAll), zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Status().State; got != StateStarting {
+		t.Errorf("state %s", got)
+	}
+	_ = b.Close()
+}
+
+func TestStartNeedsTheLocalBroker(t *testing.T) {
+	local, up := newFakeLocal(t), newFakeUpstream(t)
+	local.refuseDial = true
+	b, err := New(testOptions(local, up.addr(), outAll), zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := b.Start(context.Background()); err == nil || !strings.Contains(err.Error(), "local broker is away") {
+		t.Errorf("Start: %v", err)
+	}
+	local.with(func() { local.refuseDial = false })
+	if err := b.Start(context.Background()); err != nil {
+		t.Errorf("second Start: %v", err)
+	}
+	eventually(t, "up", inState(b, StateUp))
+	if err := b.Start(context.Background()); err == nil {
+		t.Error("third Start succeeds")
+	}
+}
+
+func TestStartHonoursItsContext(t *testing.T) {
+	o := testOptions(nil, "tcp://127.0.0.1:1", outAll)
+	mine, theirs := socketpair(t)
+	defer mine.Close()
+	o.DialLocal = func(context.Context) (net.Conn, error) { return theirs, nil } // never answers
+	b, err := New(o, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if err := b.Start(ctx); err == nil || time.Since(began) > 10*time.Second {
+		t.Errorf("Start: %v after %v", err, time.Since(began))
+	}
+}
+
+// What fails again and again is logged once and then now and then; nothing that
+// is logged or shown contains the password.
+func TestLogsAreFewAndWithoutSecrets(t *testing.T) {
+	local, up := newFakeLocal(t), newFakeUpstream(t)
+	up.connackCode = 4
+	o := testOptions(local, up.addr(), outAll)
+	o.ReconnectMax = time.Millisecond
+	dials := 0
+	o.Credentials = func(context.Context) (string, string, error) {
+		if dials++; dials%2 == 0 {
+			return "", "", errors.New("no token today")
+		}
+		return "user", "hunter2", nil
+	}
+	logs, log := observed()
+	b := startLogged(t, o, log)
+	eventually(t, "a hundred attempts", func() bool { up.mu.Lock(); defer up.mu.Unlock(); return up.connects > 100 })
+	up.with(func() {
+		if string(up.lastHi.Username) != "user" || string(up.lastHi.Password) != "hunter2" {
+			t.Errorf("CONNECT %+v", up.lastHi)
+		}
+	})
+	if n := logs.Len(); n != 1 {
+		t.Errorf("%d log lines for a hundred failures", n)
+	}
+	text := fmt.Sprintf("%+v %+v", logs.All(), b.Status())
+	if strings.Contains(text, "hunter2") {
+		t.Error("the password shows: " + text)
+	}
+	up.with(func() { up.connackCode = 0 })
+	eventually(t, "up", inState(b, StateUp))
+}

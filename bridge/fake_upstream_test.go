@@ -1,0 +1,257 @@
+package bridge
+
+import (
+	"net"
+	"sync"
+	"testing"
+
+	"sluice/broker/mqtt"
+)
+
+// fakeUpstream is a 3.1.1 broker with faults.
+type fakeUpstream struct {
+	t  *testing.T
+	ln net.Listener
+
+	mu       sync.Mutex
+	wg       sync.WaitGroup
+	conn     *upConn // the latest that said CONNECT
+	conns    map[*upConn]bool
+	connects int
+	lastHi   mqtt.Connect
+	got      []upMsg         // in order of arrival, duplicates included
+	acked    map[string]bool // payloads whose PUBACK was written, or is about to be
+	peak     int             // most unacknowledged at once, if acks are withheld
+	downAck  map[string]bool // downlink payloads the bridge acknowledged
+	subs     []string
+
+	// Faults; set before use or under mu.
+	connackCode  byte
+	subackCode   byte // if not 0: what SUBACKs say
+	neverAck     bool
+	publishFault func(n int, m upMsg) fault // n counts all PUBLISHes; nil: none
+	onDownAck    func(payload string)       // with mu held
+	raw          func(c net.Conn)           // replaces the whole conversation
+}
+
+type fault int
+
+const (
+	noFault     fault = iota
+	cutBefore         // close the connection instead of a PUBACK
+	cutAfter          // close it after the PUBACK
+	swallow           // no PUBACK, ever
+	ackOnlyLost       // the upstream has it, the PUBACK is lost: close
+)
+
+type upMsg struct {
+	topic, payload string
+	qos            mqtt.QoS
+	retain, dup    bool
+}
+
+type upConn struct {
+	net.Conn
+	out    *writer
+	nextID uint16
+	down   map[uint16]string // downlink payloads not acknowledged yet
+	unack  int
+}
+
+func newFakeUpstream(t *testing.T) *fakeUpstream {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fakeUpstream{t: t, ln: ln, acked: map[string]bool{}, downAck: map[string]bool{}, conns: map[*upConn]bool{}}
+	f.wg.Go(f.acceptLoop)
+	t.Cleanup(f.close)
+	return f
+}
+
+func (f *fakeUpstream) addr() string { return "tcp://" + f.ln.Addr().String() }
+
+func (f *fakeUpstream) close() {
+	_ = f.ln.Close()
+	f.cutAll()
+	f.wg.Wait()
+}
+
+// cutAll closes all connections.
+func (f *fakeUpstream) cutAll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.conns {
+		_ = c.Close()
+	}
+}
+
+func (f *fakeUpstream) acceptLoop() {
+	for {
+		conn, err := f.ln.Accept()
+		if err != nil {
+			return
+		}
+		c := &upConn{Conn: conn, down: map[uint16]string{}}
+		c.out = newWriter(conn, 0, func(error) { _ = conn.Close() }, nil)
+		c.out.timeout = 1 << 40
+		f.mu.Lock()
+		f.conns[c] = true
+		f.mu.Unlock()
+		f.wg.Go(c.out.run)
+		f.wg.Go(func() { f.serve(c) })
+	}
+}
+
+func (f *fakeUpstream) serve(c *upConn) {
+	defer func() {
+		_ = c.Close()
+		c.out.kill()
+		f.mu.Lock()
+		delete(f.conns, c)
+		if f.conn == c {
+			f.conn = nil
+		}
+		f.mu.Unlock()
+	}()
+	f.mu.Lock()
+	raw := f.raw
+	f.mu.Unlock()
+	if raw != nil {
+		raw(c.Conn)
+		return
+	}
+	in := frames{src: c, max: localPacketMax}
+	for {
+		h, body, err := in.next()
+		if err != nil || !f.handle(c, h, body) {
+			return
+		}
+	}
+}
+
+func (c *upConn) write(b []byte) { c.out.end(append(c.out.begin(), b...)) }
+
+func (f *fakeUpstream) handle(c *upConn, h mqtt.Header, body []byte) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	check := func(err error) {
+		if err != nil {
+			f.t.Errorf("fake upstream: packet type %d: %v", h.Type, err)
+		}
+	}
+	switch h.Type {
+	case mqtt.CONNECT:
+		f.connects++
+		f.lastHi = mqtt.Connect{}
+		check(mqtt.DecodeConnect(&f.lastHi, append([]byte(nil), body...)))
+		c.write(mqtt.AppendConnack(nil, &mqtt.Connack{Code: f.connackCode}, mqtt.V311))
+		f.conn = c
+	case mqtt.SUBSCRIBE:
+		var s mqtt.Subscribe
+		check(mqtt.DecodeSubscribe(&s, body, mqtt.V311))
+		ack := mqtt.Suback{Type: mqtt.SUBACK, PacketID: s.PacketID}
+		for _, sf := range s.Filters {
+			f.subs = append(f.subs, string(sf.Filter))
+			code := byte(sf.QoS)
+			if f.subackCode != 0 {
+				code = f.subackCode
+			}
+			ack.Codes = append(ack.Codes, code)
+		}
+		c.write(mqtt.AppendSuback(nil, &ack, mqtt.V311))
+	case mqtt.PUBLISH:
+		var p mqtt.Publish
+		check(mqtt.DecodePublish(&p, h.Flags, body, mqtt.V311))
+		return f.published(c, &p)
+	case mqtt.PUBACK:
+		var a mqtt.Ack
+		check(mqtt.DecodeAck(&a, h.Type, body, mqtt.V311))
+		payload, ok := c.down[a.PacketID]
+		if !ok {
+			f.t.Errorf("upstream got a PUBACK for id %d, which is not in flight", a.PacketID)
+		}
+		delete(c.down, a.PacketID)
+		f.downAck[payload] = true
+		if f.onDownAck != nil {
+			f.onDownAck(payload)
+		}
+	case mqtt.PINGREQ:
+		c.write(mqtt.AppendPingresp(nil))
+	case mqtt.DISCONNECT:
+		return false
+	default:
+		f.t.Errorf("fake upstream: unexpected packet type %d", h.Type)
+	}
+	return true
+}
+
+func (f *fakeUpstream) published(c *upConn, p *mqtt.Publish) bool {
+	m := upMsg{topic: string(p.Topic), payload: string(p.Payload), qos: p.QoS, retain: p.Retain, dup: p.Dup}
+	fate := noFault
+	if f.publishFault != nil {
+		fate = f.publishFault(len(f.got), m)
+	}
+	if fate == cutBefore {
+		return false
+	}
+	f.got = append(f.got, m)
+	if p.QoS == 0 || fate == ackOnlyLost {
+		return fate != ackOnlyLost
+	}
+	if f.neverAck || fate == swallow {
+		c.unack++
+		f.peak = max(f.peak, c.unack)
+		return true
+	}
+	f.acked[m.payload] = true
+	c.write(mqtt.AppendPuback(nil, mqtt.PUBACK, p.PacketID, 0, mqtt.V311))
+	return fate != cutAfter
+}
+
+// send is a downlink message; it reports false if nobody is connected.
+func (f *fakeUpstream) send(topicName, payload string, qos mqtt.QoS, retain bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.conn
+	if c == nil {
+		return false
+	}
+	p := mqtt.Publish{Topic: []byte(topicName), Payload: []byte(payload), QoS: qos, Retain: retain}
+	if qos > 0 {
+		c.nextID++
+		p.PacketID = c.nextID
+		c.down[p.PacketID] = payload
+	}
+	c.write(mqtt.AppendPublish(nil, &p, mqtt.V311))
+	return true
+}
+
+// with runs fn under the lock.
+func (f *fakeUpstream) with(fn func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fn()
+}
+
+func (f *fakeUpstream) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.got)
+}
+
+// messages returns the distinct payloads by topic, in the order of their first
+// arrival.
+func (f *fakeUpstream) messages() map[string][]string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	seen := map[[2]string]bool{}
+	byTopic := map[string][]string{}
+	for _, m := range f.got {
+		if k := [2]string{m.topic, m.payload}; !seen[k] {
+			seen[k] = true
+			byTopic[m.topic] = append(byTopic[m.topic], m.payload)
+		}
+	}
+	return byTopic
+}

@@ -1,0 +1,246 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// DESIGN. A link is one life of the pair of connections: first the uplink, then
+// the local session, so that messages leave the session only when there is
+// somewhere for them to go. Whichever part fails first calls fail, with the
+// reason; that closes done and both sockets, which makes everybody else return.
+// Nothing is repaired within a link and nothing survives it.
+//
+// The supervisor's goroutine makes the link (open), watches it (watch) and
+// takes it apart (close). close waits for the goroutines of the link.
+type link struct {
+	opts     *Options
+	counters *counters
+	log      *logger
+
+	born  time.Time
+	up    *uplink // nil until open has dialled
+	local *local  // nil until open has attached
+	out   *outFlow
+	in    *inFlow
+	wg    sync.WaitGroup
+	tails *sync.WaitGroup // the Bridge's; see open
+
+	done chan struct{} // closed by fail
+	mu   sync.Mutex
+	err  error // why it ended; nil: alive
+}
+
+// logger is the Bridge's zap logger with a throttle for what a peer can cause
+// again and again.
+type logger struct {
+	*zap.Logger
+	data throttle // about single messages
+}
+
+func (l *logger) warn(msg string, fields ...zap.Field) { l.data.warn(l.Logger, msg, fields...) }
+
+var errClosing = errors.New("bridge is closing")
+
+// watchMax is the longest interval between two looks of the watchdog.
+const watchMax = time.Second
+
+func newLink(o *Options, c *counters, log *logger, tails *sync.WaitGroup) *link {
+	l := &link{opts: o, counters: c, log: log, tails: tails, born: time.Now(), done: make(chan struct{})}
+	l.out = newOutFlow(l)
+	l.in = newInFlow(l)
+	return l
+}
+
+// age is the monotonic time of the link.
+func (l *link) age() time.Duration { return time.Since(l.born) }
+
+// fail ends the link; the first reason counts. Any goroutine may call it; it
+// does not block.
+func (l *link) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return
+	}
+	l.err = err
+	close(l.done)
+	l.in.budget.close()
+	l.out.budget.close()
+	if l.up != nil {
+		l.up.kill(err)
+	}
+	if l.local != nil {
+		l.local.kill(err)
+	}
+}
+
+func (l *link) reason() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// adopt makes a connection known to fail; it reports false if the link has
+// failed already.
+func (l *link) adopt(up *uplink, loc *local) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if up != nil {
+		l.up = up
+	}
+	if loc != nil {
+		l.local = loc
+	}
+	return l.err == nil
+}
+
+// open connects both sides, subscribes, and lets messages flow. It returns the
+// upstream filters that were refused. After an error the caller calls close.
+func (l *link) open(ctx context.Context) (refused []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, l.opts.ConnectTimeout)
+	defer cancel()
+	up, err := dialUplink(ctx, l.opts, l.in.take, l.fail, func() { l.out.progress.step(l.age()) })
+	if err != nil {
+		return nil, err
+	}
+	if !l.adopt(up, nil) {
+		return nil, l.reason()
+	}
+	if err := l.attach(ctx); err != nil {
+		return nil, fmt.Errorf("local session: %w", err)
+	}
+	if refused, err = l.subscribeUpstream(ctx); err != nil {
+		return nil, err
+	}
+	// When the connection is lost, a Publish that is under way hangs in paho
+	// for handoverTimeout, as often as not. The next link does not wait for
+	// that: the sender of this one goes as a tail, which touches nothing but
+	// its own dead link.
+	l.tails.Go(l.out.send)
+	l.wg.Go(l.out.settle)
+	return refused, nil
+}
+
+func (l *link) attach(ctx context.Context) error {
+	loc, err := attachLocal(ctx, l.opts)
+	if err != nil {
+		return err
+	}
+	ok := l.adopt(nil, loc)
+	l.in.open()
+	l.wg.Go(l.readLocal)
+	l.wg.Go(l.in.send)
+	l.wg.Go(l.in.settle)
+	if !ok {
+		loc.kill(l.reason()) // fail came too early to do it
+		return l.reason()
+	}
+	if !loc.sessionPresent {
+		l.log.Warn("local session was gone; what it had queued is lost", zap.String("session", l.opts.SessionName()))
+		return loc.subscribe(ctx, localSubscriptions(l.opts.Routes))
+	}
+	return nil
+}
+
+func (l *link) readLocal() {
+	l.fail(fmt.Errorf("local session: %w", l.local.read(l.out.take, l.in.puback)))
+}
+
+// subscribeUpstream happens before anything is published, so the guard can
+// tell a SUBACK from an acknowledgement of a publish.
+func (l *link) subscribeUpstream(ctx context.Context) (refused []string, err error) {
+	for _, s := range subscriptions(l.in.routes) {
+		code, err := l.up.subscribe(ctx, s.filter, s.qos, l.done)
+		switch {
+		case err != nil && l.reason() != nil:
+			return nil, l.reason()
+		case err != nil:
+			return nil, fmt.Errorf("subscription %q: %w", s.filter, err)
+		case code > 2:
+			refused = append(refused, s.filter)
+			l.log.Warn("upstream refuses a subscription", zap.String("filter", s.filter))
+		case code < s.qos:
+			l.log.Info("upstream grants a lower QoS", zap.String("filter", s.filter), zap.Uint8("qos", code))
+		}
+	}
+	return refused, nil
+}
+
+// watch returns why the link has ended: by itself, or because closing was
+// closed, in which case it has been drained.
+func (l *link) watch(closing <-chan struct{}) error {
+	timeout := l.opts.progressTimeout()
+	tick := time.NewTicker(min(timeout/4+time.Millisecond, watchMax))
+	defer tick.Stop()
+	var pinged time.Duration
+	for {
+		select {
+		case <-l.done:
+			return l.reason()
+		case <-closing:
+			l.drain()
+			return errClosing
+		case <-tick.C:
+		}
+		now := l.age()
+		switch {
+		case l.out.progress.stuck(now, timeout):
+			l.fail(errNoPuback)
+		case l.in.progress.stuck(now, timeout):
+			l.fail(errNoLocalPuback)
+		case l.local.keepAlive > 0 && now-pinged >= l.local.keepAlive/2:
+			pinged = now
+			l.local.ping()
+		}
+	}
+}
+
+// drain takes no new messages and waits for the acknowledgements of those under
+// way, at most DrainTimeout.
+func (l *link) drain() {
+	l.in.stopping.Store(true)
+	close(l.out.stop)
+	end := time.NewTimer(l.opts.DrainTimeout)
+	defer end.Stop()
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for !l.out.idle() || !l.in.idle() {
+		select {
+		case <-look.C:
+		case <-end.C:
+			return
+		case <-l.done:
+			return
+		}
+	}
+}
+
+// close ends the link, politely if it is alive, and waits for its goroutines
+// but the tail. That one and those of paho end soon after by themselves.
+func (l *link) close() {
+	if l.reason() == nil {
+		// The acknowledgements of what was drained are still in the buffers;
+		// both calls send them. The uplink first: losing it says nothing,
+		// while losing the local session calls fail.
+		if l.up != nil {
+			l.up.disconnect()
+		}
+		if l.local != nil {
+			l.local.leave()
+		}
+	}
+	l.fail(errClosing)
+	if l.up != nil {
+		l.up.close()
+	}
+	if l.local != nil {
+		<-l.local.out.ended
+	}
+	l.wg.Wait()
+}

@@ -1,0 +1,312 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"sluice/broker/topic"
+)
+
+// Direction tells which way the messages of a route go.
+type Direction uint8
+
+// The directions. The zero value is not valid, so that a forgotten one shows.
+const (
+	Out Direction = 1 // from the local broker to the upstream
+	In  Direction = 2 // from the upstream to the local broker
+)
+
+// String returns "out", "in" or "Direction(n)".
+func (d Direction) String() string {
+	switch d {
+	case Out:
+		return "out"
+	case In:
+		return "in"
+	}
+	return fmt.Sprintf("Direction(%d)", uint8(d))
+}
+
+// Route selects messages and renames them. With a message's topic being
+// prefix+rest, where the prefix is that of the side it comes from, it becomes
+// the other side's prefix+rest.
+//
+//	Out: subscribes LocalPrefix+Filter locally, sends RemotePrefix+rest
+//	In:  subscribes RemotePrefix+Filter upstream, publishes LocalPrefix+rest
+//
+// A message that several routes select goes once under each different name;
+// for the same name the first route decides.
+type Route struct {
+	Direction    Direction
+	Filter       string // a topic filter without the prefix; may be empty if the prefix is not: the prefix is then the whole topic
+	LocalPrefix  string // literal, no wildcards; "" for none; usually ends in '/'
+	RemotePrefix string // as LocalPrefix
+	QoS          uint8  // 0 or 1: the message goes at min(its own QoS, this). Danger: with 0, what is queued in an outage is lost with the link
+}
+
+// TLS describes how to authenticate to the upstream and it to us. Files are PEM
+// and are read again at each dial, so a renewed certificate needs no restart.
+type TLS struct {
+	CAFile             string   // trusted roots; "": those of the system
+	CertFile, KeyFile  string   // client certificate; both or neither
+	ServerName         string   // expected name and SNI; "": the host of Address
+	ALPN               []string // protocols to offer, such as x-amzn-mqtt-ca for AWS on port 443; nil: none
+	InsecureSkipVerify bool     // Danger: anybody on the path can read and forge
+}
+
+// Options configure one Bridge. Start from Defaults. Where a zero value has a
+// meaning of its own it is written at the field; elsewhere Validate refuses it.
+type Options struct {
+	Name    string // of the bridge: 1 to 64 letters, digits, '-', '_' or '.'; the local session is "$bridge/"+Name. Danger: renaming abandons what is queued
+	Address string // of the upstream: tcp://host[:1883] or tls://host[:8883]; no credentials in it
+	Routes  []Route
+
+	// DialLocal connects to the local broker. The Bridge speaks MQTT 5 on the
+	// connection, closes it, and calls again for each link.
+	DialLocal func(ctx context.Context) (net.Conn, error)
+
+	// StaleFilters are local filters that earlier runs subscribed and no
+	// route wants any more; Start unsubscribes them. Those that a route wants
+	// are left alone. nil: none.
+	StaleFilters []string
+
+	ClientID string // towards the upstream. Danger: two gateways with the same id disconnect each other for ever
+	Username string // "": none
+	Password string // "": none; needs a Username (MQTT 3.1.1)
+
+	// Credentials, if not nil, is asked before each dial and replaces Username
+	// and Password: the place for tokens that expire. It must honour ctx.
+	Credentials func(ctx context.Context) (username, password string, err error)
+
+	TLS TLS // for tls:// addresses
+
+	// BridgeBit announces us as a bridge: bit 0x80 of the protocol level, as
+	// mosquitto does it. Brokers that know it (mosquitto, NanoMQ, Sluice) keep
+	// the retain flag on what they send us and do not echo our own messages.
+	// Danger: others, the big clouds among them, refuse the connection.
+	BridgeBit bool
+
+	KeepAlive       time.Duration // upstream ping interval: whole seconds, 1 s to 65535 s
+	ConnectTimeout  time.Duration // for resolving, TCP, TLS and CONNACK together; also for attaching locally
+	ProgressTimeout time.Duration // messages outstanding and not one PUBACK for so long: the link is dropped; also bounds each write. 0: 3 x KeepAlive, at least 10 s
+	ReconnectMin    time.Duration // shortest wait before dialling again. Danger below 1 s: AWS allows one CONNECT per second and client id
+	ReconnectMax    time.Duration // longest wait; the waits double up to it, with jitter
+	StableAfter     time.Duration // a link that lived so long resets the wait to ReconnectMin
+	DrainTimeout    time.Duration // Close waits so long for outstanding acknowledgements; 0: not at all (they are sent again after the next start)
+
+	InflightMax      int // messages on the way and not acknowledged, each direction: 1 to 65535. Above 100 AWS disconnects, above 16 Azure IoT Hub
+	InflightMaxBytes int // topics and payloads of those, each direction. A single larger message passes alone. Soft when both directions are full at once (budget.go)
+	MaxPacketBytes   int // largest packet the upstream may announce; a larger one ends the link before memory is given for it. 128 B to 256 MiB
+	MaxPayloadBytes  int // larger payloads are not sent upstream but counted, logged and acknowledged. 0: no limit. Danger: an upstream that closes the connection on large messages gets the same one again for ever
+
+	// Pacing of what goes upstream, so that the backlog of an outage is no
+	// tidal wave. Up to one second's worth may go at once. 0: no limit.
+	OutMaxMessagesPerSecond int
+	OutMaxBytesPerSecond    int // of topics and payloads
+}
+
+const maxPacketLimit = 256 << 20 // the largest MQTT packet is 256 MiB + 4 B (MQTT5 2.1.4)
+
+// Defaults returns the Options that a configuration starts from. Name, Address,
+// Routes, DialLocal and ClientID are left to the caller.
+func Defaults() Options {
+	return Options{
+		KeepAlive:        30 * time.Second,
+		ConnectTimeout:   30 * time.Second,
+		ReconnectMin:     time.Second,
+		ReconnectMax:     time.Minute,
+		StableAfter:      time.Minute,
+		DrainTimeout:     5 * time.Second,
+		InflightMax:      100,
+		InflightMaxBytes: 4 << 20,
+		MaxPacketBytes:   1 << 20,
+	}
+}
+
+// SessionName returns the client id of the bridge's session at the local broker.
+func (o *Options) SessionName() string { return "$bridge/" + o.Name }
+
+// OutFilters returns the local filters that the bridge subscribes: those of
+// the out routes, each once, without those that another one covers whole.
+func (o *Options) OutFilters() []string {
+	var out []string
+	for _, s := range localSubscriptions(o.Routes) {
+		out = append(out, s.filter)
+	}
+	return out
+}
+
+// progressTimeout resolves the zero value.
+func (o *Options) progressTimeout() time.Duration {
+	if o.ProgressTimeout > 0 {
+		return o.ProgressTimeout
+	}
+	return max(3*o.KeepAlive, 10*time.Second)
+}
+
+// Validate returns nil or an error that joins every problem found.
+func (o *Options) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	if !validName(o.Name) {
+		bad("name %q: need 1 to 64 letters, digits, '-', '_' or '.'", o.Name)
+	}
+	if _, err := parseAddress(o.Address); err != nil {
+		errs = append(errs, err)
+	}
+	if o.DialLocal == nil {
+		bad("no way to dial the local broker")
+	}
+	if o.ClientID == "" {
+		bad("client id is empty")
+	}
+	if o.Password != "" && o.Username == "" {
+		bad("a password needs a username (MQTT 3.1.1)")
+	}
+	if (o.TLS.CertFile == "") != (o.TLS.KeyFile == "") {
+		bad("client certificate and key come together: cert %q, key %q", o.TLS.CertFile, o.TLS.KeyFile)
+	}
+	errs = append(errs, o.validateTimes()...)
+	errs = append(errs, o.validateSizes()...)
+	if len(o.Routes) == 0 {
+		bad("no routes")
+	}
+	for i := range o.Routes {
+		if err := o.Routes[i].validate(); err != nil {
+			bad("route %d: %w", i+1, err)
+		}
+	}
+	for _, f := range o.StaleFilters {
+		if err := topic.CheckFilter([]byte(f), 0); err != nil {
+			bad("stale filter %q: %w", f, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Options) validateTimes() []error {
+	var errs []error
+	if k := o.KeepAlive; k < time.Second || k > 65535*time.Second || k%time.Second != 0 {
+		errs = append(errs, fmt.Errorf("keep alive %v: need whole seconds from 1 to 65535", k))
+	}
+	positive := []struct {
+		what string
+		d    time.Duration
+	}{
+		{"connect timeout", o.ConnectTimeout}, {"reconnect min", o.ReconnectMin},
+		{"reconnect max", o.ReconnectMax}, {"stable after", o.StableAfter},
+	}
+	for _, p := range positive {
+		if p.d <= 0 {
+			errs = append(errs, fmt.Errorf("%s %v: must be positive", p.what, p.d))
+		}
+	}
+	if o.ReconnectMax < o.ReconnectMin {
+		errs = append(errs, fmt.Errorf("reconnect max %v is below reconnect min %v", o.ReconnectMax, o.ReconnectMin))
+	}
+	if o.ProgressTimeout < 0 || o.DrainTimeout < 0 {
+		errs = append(errs, fmt.Errorf("negative time: progress timeout %v, drain timeout %v", o.ProgressTimeout, o.DrainTimeout))
+	}
+	return errs
+}
+
+func (o *Options) validateSizes() []error {
+	var errs []error
+	within := func(what string, n, lo, hi int) {
+		if n < lo || n > hi {
+			errs = append(errs, fmt.Errorf("%s %d: need %d to %d", what, n, lo, hi))
+		}
+	}
+	const anything = 1<<31 - 1
+	within("inflight max", o.InflightMax, 1, 65535)
+	within("inflight max bytes", o.InflightMaxBytes, 1, anything)
+	within("max packet bytes", o.MaxPacketBytes, 128, maxPacketLimit)
+	within("max payload bytes", o.MaxPayloadBytes, 0, maxPacketLimit)
+	within("out max messages per second", o.OutMaxMessagesPerSecond, 0, anything)
+	within("out max bytes per second", o.OutMaxBytesPerSecond, 0, anything)
+	return errs
+}
+
+func (r *Route) validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if r.Direction != Out && r.Direction != In {
+		bad("direction %v: need out or in", r.Direction)
+	}
+	if r.QoS > 1 {
+		bad("QoS %d: need 0 or 1", r.QoS)
+	}
+	for _, p := range []string{r.LocalPrefix, r.RemotePrefix} {
+		if strings.ContainsAny(p, "+#") {
+			bad("prefix %q has a wildcard", p)
+		}
+	}
+	if _, _, shared := topic.SplitShare(r.source()); shared {
+		bad("filter %q: shared subscriptions cannot be bridged", r.source())
+	}
+	if err := topic.CheckFilter([]byte(r.source()), 0); err != nil {
+		bad("filter %q: %w", r.source(), err)
+	}
+	if err := topic.CheckFilter([]byte(r.target()), 0); err != nil {
+		bad("filter %q, the other side of the route: %w", r.target(), err)
+	}
+	return errors.Join(errs...)
+}
+
+func validName(s string) bool {
+	for _, c := range []byte(s) {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+		if !letter && (c < '0' || c > '9') && !strings.ContainsRune("-_.", rune(c)) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 64
+}
+
+// address is a parsed Options.Address.
+type address struct {
+	host string // without port
+	port string
+	tls  bool
+}
+
+func (a address) String() string { return net.JoinHostPort(a.host, a.port) }
+
+// parseAddress never repeats the address in an error where it could hold a
+// password.
+func parseAddress(s string) (address, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return address{}, errors.New("address is no URL")
+	}
+	if u.User != nil {
+		return address{}, errors.New("address has credentials in it; use username and password")
+	}
+	a := address{host: u.Hostname(), port: u.Port()}
+	switch u.Scheme {
+	case "tcp":
+		if a.port == "" {
+			a.port = "1883"
+		}
+	case "tls":
+		a.tls = true
+		if a.port == "" {
+			a.port = "8883"
+		}
+	default:
+		return address{}, fmt.Errorf("address %q: need tcp:// or tls://", s)
+	}
+	if a.host == "" {
+		return address{}, fmt.Errorf("address %q has no host", s)
+	}
+	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return address{}, fmt.Errorf("address %q has more than host and port", s)
+	}
+	return a, nil
+}

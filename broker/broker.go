@@ -1,0 +1,269 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sluice/broker/front"
+	"sluice/broker/session"
+	"sluice/broker/worker"
+	"sluice/persist"
+	"sluice/platform"
+	"sluice/platform/mono"
+)
+
+// Options configures a Broker.
+type Options struct {
+	// Workers is the number of event loops, 1 to 256. Default: the CPUs Go may use.
+	Workers int
+	// Listeners are opened by Start. None at all is allowed: then only Dial connects.
+	Listeners []front.Listener
+	// Limits bounds what clients may do.
+	Limits session.Limits
+	// ConnectionsMax is the most connections there are at once; more are closed
+	// right after accept. At least 1.
+	ConnectionsMax int
+	// ConnectTimeout is the time a connection has to send its CONNECT.
+	ConnectTimeout time.Duration
+	// ConnectBytesMax is the largest CONNECT packet: what a peer that nobody
+	// knows yet can make us hold.
+	ConnectBytesMax int
+	// OutputBytesMax is the unsent output of one connection, beyond which
+	// messages of QoS 0 are dropped and others wait in the session's queue.
+	OutputBytesMax int
+	// OpenStore opens the store, which answers to events.
+	OpenStore func(events persist.Events) (persist.Store, error)
+	// Logger must be set.
+	Logger *zap.Logger
+}
+
+// Broker is a running broker.
+type Broker struct {
+	opt     Options
+	log     *zap.Logger
+	store   persist.Store
+	group   *worker.Group
+	sockets []*front.Socket
+	running sync.WaitGroup
+	failed  chan error    // a worker that ended by itself
+	broken  chan struct{} // closed when the first one has
+	dialed  atomic.Uint32
+	stop    sync.Once
+	fail    sync.Once
+}
+
+// Start opens the store, restores the sessions, and begins to serve. When it
+// returns without error, the listeners accept.
+func Start(opt Options) (*Broker, error) {
+	b := &Broker{opt: opt, log: opt.Logger, failed: make(chan error, opt.Workers), broken: make(chan struct{})}
+	if err := b.start(); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *Broker) start() (err error) {
+	if b.sockets, err = front.Open(b.opt.Listeners); err != nil {
+		return err
+	}
+	nets, err := openNets(b.opt.Workers)
+	if err != nil {
+		return errors.Join(err, front.Close(b.sockets))
+	}
+	b.group = worker.NewGroup(worker.Options{
+		Limits: b.opt.Limits, ConnectionsMax: b.opt.ConnectionsMax, ConnectTimeout: b.opt.ConnectTimeout,
+		ConnectBytesMax: b.opt.ConnectBytesMax, OutputBytesMax: b.opt.OutputBytesMax,
+		Logger: b.log, Now: mono.Now(), Random: random,
+	}, nets)
+	if err := b.openStore(); err != nil {
+		return errors.Join(err, closeNets(nets), front.Close(b.sockets))
+	}
+	for _, w := range b.group.Workers() {
+		for _, s := range b.sockets {
+			err = errors.Join(err, w.Listen(worker.Listener{FD: s.FD, Address: s.Bound, ConnectionsMax: s.ConnectionsMax, Open: s.Open}))
+		}
+	}
+	if err != nil {
+		return errors.Join(err, b.store.Close(), closeNets(nets), front.Close(b.sockets))
+	}
+	for _, w := range b.group.Workers() {
+		b.running.Go(func() {
+			if err := w.Run(); err != nil {
+				b.fail.Do(func() { close(b.broken) })
+				b.failed <- err
+			}
+		})
+	}
+	for _, s := range b.sockets {
+		b.log.Info("listening", zap.String("address", s.Bound))
+	}
+	return nil
+}
+
+func (b *Broker) openStore() error {
+	store, err := b.opt.OpenStore(b.group)
+	if err != nil {
+		return err
+	}
+	b.store = store
+	b.group.SetStore(store)
+	began := time.Now()
+	im, err := store.Load()
+	if err != nil {
+		return errors.Join(fmt.Errorf("load the store: %w", err), store.Close())
+	}
+	b.group.Restore(im)
+	b.log.Info("store loaded", zap.Int("sessions", len(im.Sessions)), zap.Int("retained", len(im.Retained)),
+		zap.Duration("took", time.Since(began)))
+	return nil
+}
+
+func openNets(n int) ([]worker.Net, error) {
+	var nets []worker.Net
+	for range n {
+		x, err := worker.NewNet()
+		if err != nil {
+			return nil, errors.Join(err, closeNets(nets))
+		}
+		nets = append(nets, x)
+	}
+	return nets, nil
+}
+
+func closeNets(nets []worker.Net) error {
+	var errs []error
+	for _, n := range nets {
+		errs = append(errs, n.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func random() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // documented never to fail
+	return binary.NativeEndian.Uint64(b[:])
+}
+
+// Failed gives the error of a worker that could not go on. The broker must be
+// closed then.
+func (b *Broker) Failed() <-chan error { return b.failed }
+
+// Addresses gives the addresses that the listeners are bound to, in order.
+func (b *Broker) Addresses() []string {
+	var a []string
+	for _, s := range b.sockets {
+		a = append(a, s.Bound)
+	}
+	return a
+}
+
+// Dial connects to the broker from within the process: one end of a pair of
+// sockets, the other on a worker like any client's. Only such a connection may
+// use client ids that begin with session.InternalPrefix.
+func (b *Broker) Dial(context.Context) (net.Conn, error) {
+	fd, c, err := platform.Socketpair()
+	if err != nil {
+		return nil, fmt.Errorf("connect to the broker itself: %w", err)
+	}
+	ws := b.group.Workers()
+	ws[int(b.dialed.Add(1))%len(ws)].Enter(fd)
+	return c, nil
+}
+
+// Stats gives the counters of all workers together, and those of the store.
+func (b *Broker) Stats() (worker.Stats, persist.Stats) {
+	var sum worker.Stats
+	ws := b.group.Workers()
+	answers := make(chan worker.Stats, len(ws))
+	for _, w := range ws {
+		w.Snapshot(answers)
+	}
+	for range ws {
+		select {
+		case s := <-answers:
+			sum.Add(&s)
+		case <-b.broken:
+		}
+	}
+	return sum, b.store.Stats()
+}
+
+// drainMax is how long Close waits for acknowledgements that the store owes:
+// some commits of a slow SD card.
+const drainMax = 3 * time.Second
+
+// Close stops in order: no new connections, nothing more read; acknowledgements
+// that wait for the store leave; MQTT 5 clients are told; connections close;
+// the store commits what is left. Sessions that outlive their connections are
+// there again at the next Start.
+func (b *Broker) Close() (err error) {
+	b.stop.Do(func() { err = b.close() })
+	return err
+}
+
+func (b *Broker) close() error {
+	ws := b.group.Workers()
+	for _, w := range ws {
+		w.Quiesce()
+	}
+	b.drain(time.Now().Add(drainMax))
+	for _, w := range ws {
+		w.Stop()
+	}
+	b.running.Wait()
+	err := b.store.Close()
+	return errors.Join(err, front.Close(b.sockets))
+}
+
+// drain waits until no acknowledgement waits for the store.
+func (b *Broker) drain(until time.Time) {
+	for time.Now().Before(until) {
+		waiting := 0
+		for _, w := range b.group.Workers() {
+			answer := make(chan int, 1)
+			w.Waiting(answer)
+			select {
+			case n := <-answer:
+				waiting += n
+			case <-b.broken:
+				return
+			}
+		}
+		if waiting == 0 {
+			return
+		}
+		time.Sleep(drainPoll)
+	}
+	b.log.Warn("stopping although the store has not taken everything: clients will send it again")
+}
+
+// drainPoll is how often drain looks: several times per commit.
+const drainPoll = 5 * time.Millisecond
+
+// Sessions describes the sessions whose client id begins with prefix.
+func (b *Broker) Sessions(prefix string) []worker.SessionInfo {
+	var all []worker.SessionInfo
+	for _, w := range b.group.Workers() {
+		answer := make(chan []worker.SessionInfo, 1)
+		w.Inspect(prefix, answer)
+		select {
+		case s := <-answer:
+			all = append(all, s...)
+		case <-b.broken:
+		}
+	}
+	return all
+}
+
+// Mute takes all subscriptions from a session that nobody is connected to; what
+// is queued for it stays.
+func (b *Broker) Mute(clientID string) { b.group.Mute(clientID) }

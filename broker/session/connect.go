@@ -1,0 +1,174 @@
+package session
+
+import (
+	"strings"
+	"time"
+
+	"sluice/broker/mqtt"
+	"sluice/broker/topic"
+	"sluice/persist"
+	"sluice/platform/mono"
+)
+
+// InternalPrefix begins the client ids of Sluice's own sessions (bridges). No
+// client from outside may use it.
+const InternalPrefix = "$bridge/"
+
+// CheckConnect judges a CONNECT as far as that needs no session. The reason is
+// Success if it may go on; the text says what is wrong.
+func CheckConnect(c *mqtt.Connect, lim *Limits, internal bool) (mqtt.Reason, string) {
+	switch {
+	case len(c.ClientID) > lim.ClientIDBytesMax:
+		return mqtt.ClientIDNotValid, "client id is longer than limits.client_id_bytes_max"
+	case len(c.ClientID) == 0 && c.Version == mqtt.V31:
+		return mqtt.ClientIDNotValid, "empty client id (MQTT 3.1)"
+	case len(c.ClientID) == 0 && c.Version == mqtt.V311 && !c.Clean: // [MQTT-3.1.3-8]
+		return mqtt.ClientIDNotValid, "empty client id without clean session [MQTT-3.1.3-8]"
+	case !internal && strings.HasPrefix(string(c.ClientID), InternalPrefix):
+		return mqtt.ClientIDNotValid, "client ids that begin with " + InternalPrefix + " are Sluice's own"
+	case c.Props.AuthMethod != nil: // [MQTT-4.12.0-1]
+		return mqtt.BadAuthenticationMethod, "unknown authentication method"
+	}
+	if c.HasWill {
+		if err := topic.CheckName(c.Will.Topic, lim.TopicLevelsMax); err != nil {
+			return mqtt.TopicNameInvalid, "will topic: " + err.Error()
+		}
+		if c.Will.Topic[0] == '$' && !internal {
+			return mqtt.NotAuthorized, "will topic begins with $"
+		}
+	}
+	return mqtt.Success, ""
+}
+
+// Outlives tells whether a CONNECT asks for a session that outlives its
+// connection, and for how many seconds.
+func Outlives(c *mqtt.Connect, lim *Limits) (seconds uint32, yes bool) {
+	switch {
+	case c.Version == mqtt.V5:
+		seconds = c.Props.SessionExpirySeconds
+	case !c.Clean:
+		seconds = persist.NoExpiry
+	}
+	seconds = capExpiry(seconds, lim)
+	return seconds, seconds > 0
+}
+
+func capExpiry(seconds uint32, lim *Limits) uint32 {
+	if lim.SessionExpiryMax > 0 {
+		return uint32(min(int64(seconds), int64(lim.SessionExpiryMax/time.Second)))
+	}
+	return seconds
+}
+
+// Attach connects a client to the session: its CONNECT has been accepted.
+// present tells whether the session existed before. CONNACK is the first thing
+// in Effects.Send.
+func (s *Session) Attach(fx *Effects, c *mqtt.Connect, present, assigned bool, now mono.Time) {
+	s.Epoch++
+	s.connected = true
+	s.Version = c.Version
+	s.Username = string(c.Username)
+	s.noProblem = c.Props.NoProblemInfo
+	s.aliases = nil
+	s.receiveMax = uint16(s.limits.InflightMax)
+	if n := c.Props.ReceiveMax; n != 0 && n < s.receiveMax {
+		s.receiveMax = n
+	}
+	s.packetMax = c.Props.MaxPacketBytes
+	s.Expiry, _ = Outlives(c, s.limits)
+	s.KeepAlive = time.Duration(c.KeepAliveSeconds) * time.Second
+	if cap := s.limits.KeepAliveMax; c.Version == mqtt.V5 && cap > 0 && (s.KeepAlive == 0 || s.KeepAlive > cap) && !s.Internal {
+		s.KeepAlive = cap
+	}
+	s.setWill(c)
+
+	ack := mqtt.Connack{SessionPresent: present}
+	if c.Version == mqtt.V5 {
+		s.announce(&ack.Props, c, assigned)
+	}
+	fx.Send = mqtt.AppendConnack(fx.Send, &ack, s.Version)
+	if s.Durable != 0 {
+		fx.Batch.Add(persist.Op{Kind: persist.OpPutSession, ID: s.Durable, Sess: s.record()})
+		fx.Batch.Add(persist.Op{Kind: persist.OpAttach, ID: s.Durable})
+	}
+	s.Resume(fx, now)
+}
+
+// announce fills the properties of CONNACK: all that is not the default of the
+// specification or was not granted as asked (MQTT5 3.2.2.3).
+func (s *Session) announce(p *mqtt.Properties, c *mqtt.Connect, assigned bool) {
+	if s.limits.ReceiveMax < 65535 {
+		p.ReceiveMax = uint16(s.limits.ReceiveMax)
+	}
+	p.MaxPacketBytes = uint32(s.limits.PacketBytesMax)
+	p.TopicAliasMax = uint16(s.limits.TopicAliasMax)
+	if s.Expiry != c.Props.SessionExpirySeconds {
+		p.HasSessionExpiry, p.SessionExpirySeconds = true, s.Expiry
+	}
+	if ka := uint16(s.KeepAlive / time.Second); ka != c.KeepAliveSeconds {
+		p.HasServerKeepAlive, p.ServerKeepAliveSeconds = true, ka
+	}
+	if assigned {
+		p.AssignedClientID = []byte(s.ClientID)
+	}
+}
+
+func (s *Session) record() *persist.Session {
+	return &persist.Session{
+		ID: s.Durable, ClientID: s.ClientID, Username: s.Username,
+		Version: s.Version, ExpirySeconds: s.Expiry,
+	}
+}
+
+// OnDisconnect takes the client's DISCONNECT: the connection is to be closed,
+// and the will is forgotten if the client is content: any other reason, an
+// error that the client reports among them, publishes it [MQTT-3.14.4-3].
+func (s *Session) OnDisconnect(fx *Effects, d *mqtt.Disconnect) {
+	if d.Props.HasSessionExpiry {
+		if s.Expiry == 0 && d.Props.SessionExpirySeconds != 0 { // MQTT5 3.14.2.2.2
+			s.Fail(fx, errExpiryRaised)
+			return
+		}
+		s.Expiry = capExpiry(d.Props.SessionExpirySeconds, s.limits)
+		if s.Durable != 0 && s.Expiry > 0 {
+			fx.Batch.Add(persist.Op{Kind: persist.OpPutSession, ID: s.Durable, Sess: s.record()})
+		}
+	}
+	if d.Reason == mqtt.Success {
+		s.will = nil
+	}
+	fx.Close, fx.Reason, fx.Detail = true, d.Reason, "DISCONNECT from the client"
+}
+
+var errExpiryRaised = &mqtt.Error{Reason: mqtt.ProtocolError, Text: "DISCONNECT sets a session expiry although CONNECT had none (MQTT5 3.14.2.2.2)"}
+
+// Departure says what is to be done after a client has gone.
+type Departure struct {
+	Ends        bool          // the session ends with its connection
+	ExpireAfter time.Duration // when it ends otherwise; 0: never
+	Will        *Will         // to be published, at once if Ends or it has no delay
+}
+
+// Detach ends the connection of the session. What is not acknowledged is sent
+// again at the next Attach.
+func (s *Session) Detach(fx *Effects) Departure {
+	d := Departure{Ends: s.Durable == 0 || s.Expiry == 0, Will: s.will}
+	s.connected, s.will, s.aliases = false, nil, nil
+	s.dropAcks(fx)
+	head := s.next
+	if s.window.low < s.window.end {
+		head = s.window.low
+	}
+	s.rewind(head, s.tail)
+	if d.Ends {
+		if s.Durable != 0 {
+			fx.Batch.Add(persist.Op{Kind: persist.OpDeleteSession, ID: s.Durable})
+		}
+		return d
+	}
+	fx.Batch.Add(persist.Op{Kind: persist.OpDetach, ID: s.Durable})
+	if s.Expiry != persist.NoExpiry {
+		d.ExpireAfter = time.Duration(s.Expiry) * time.Second
+	}
+	return d
+}

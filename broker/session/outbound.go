@@ -1,0 +1,311 @@
+package session
+
+import (
+	"time"
+
+	"sluice/broker/mqtt"
+	"sluice/persist"
+	"sluice/platform/mono"
+)
+
+// Delivery is one message on its way to one session.
+type Delivery struct {
+	Topic, Props, Payload []byte // valid during the call only, unless Msg is set
+	Msg                   *mqtt.Message
+	Seq                   uint64 // durable session, QoS above 0: its number in the queue, from the store
+	SubIDs                []uint32
+	Expires               int64
+	QoS                   mqtt.QoS // effective
+	Retain                bool     // flag to send
+}
+
+func (d *Delivery) message() *mqtt.Message {
+	if d.Msg == nil {
+		p := mqtt.Publish{Topic: d.Topic, Props: d.Props, Payload: d.Payload, QoS: d.QoS}
+		d.Msg = mqtt.NewMessage(&p)
+		d.Msg.Expires = d.Expires
+	}
+	return d.Msg
+}
+
+// Deliver takes a message for the client: it is sent at once if it may, and
+// queued otherwise. A durable session is told of messages that the store has
+// got already; those it cannot send now it finds there again.
+func (s *Session) Deliver(fx *Effects, d *Delivery, now mono.Time) {
+	if d.QoS == 0 {
+		s.deliver0(fx, d, now)
+		return
+	}
+	if s.Durable != 0 {
+		s.deliverDurable(fx, d, now)
+		return
+	}
+	if s.ready(fx) && len(s.queue) == 0 {
+		d.Seq, s.tail = s.tail, s.tail+1
+		s.have = s.tail
+		s.send(fx, d, now)
+		return
+	}
+	if len(s.queue) >= s.limits.QueueMessagesMax || s.queued+len(d.Topic)+len(d.Props)+len(d.Payload) > s.limits.QueueBytesMax {
+		fx.Dropped.QueueFull++
+		return
+	}
+	e := persist.Entry{Seq: s.tail, Msg: d.message(), QoS: d.QoS, Retain: d.Retain}
+	if len(d.SubIDs) > 0 {
+		e.SubIDs = append([]uint32(nil), d.SubIDs...)
+	}
+	s.tail++
+	s.have = s.tail
+	s.push(e)
+}
+
+func (s *Session) deliver0(fx *Effects, d *Delivery, now mono.Time) {
+	switch {
+	case !s.connected:
+		fx.Dropped.QoS0Offline++
+	case fx.Blocked:
+		fx.Dropped.QoS0Blocked++
+	default:
+		s.append(fx, d, 0, false, now)
+	}
+}
+
+// deliverDurable is told of sequence number d.Seq. Numbers may come out of
+// order from different workers: whatever is not the very next one is left to
+// a fetch, and what a fetch has brought already is known by its number.
+func (s *Session) deliverDurable(fx *Effects, d *Delivery, now mono.Time) {
+	if d.Seq < s.have {
+		return
+	}
+	next := d.Seq == s.have && !s.fetching
+	if d.Seq >= s.tail {
+		s.tail = d.Seq + 1
+	}
+	if !s.connected {
+		return
+	}
+	switch {
+	case !next || d.QoS == 2:
+		// QoS 2 must be on disk before the client sees its packet id; the
+		// store hands it out when it is.
+		s.fetch(fx)
+	case len(s.queue) == 0 && s.ready(fx):
+		s.have = d.Seq + 1
+		s.send(fx, d, now)
+	case len(s.queue) < aheadMax && s.queued < aheadBytesMax:
+		s.have = d.Seq + 1
+		e := persist.Entry{Seq: d.Seq, Msg: d.message(), QoS: d.QoS, Retain: d.Retain}
+		if len(d.SubIDs) > 0 {
+			e.SubIDs = append([]uint32(nil), d.SubIDs...)
+		}
+		s.push(e)
+	}
+}
+
+func (s *Session) push(e persist.Entry) {
+	s.queue = append(s.queue, e)
+	s.queued += e.Msg.Size()
+}
+
+// ready tells whether one more message of QoS 1 or 2 may be sent now.
+func (s *Session) ready(fx *Effects) bool {
+	if fx.SendMax > 0 && len(fx.Send) > fx.SendMax {
+		fx.Blocked = true
+	}
+	return s.connected && !fx.Blocked && !fx.Close &&
+		s.window.inflight < int(s.receiveMax) && s.window.room(s.next)
+}
+
+// send sends a message of QoS 1 or 2 whose turn it is.
+func (s *Session) send(fx *Effects, d *Delivery, now mono.Time) {
+	if !s.append(fx, d, packetID(d.Seq), d.Seq < s.sent, now) {
+		s.skip(fx, d.Seq)
+		return
+	}
+	f := flightPuback
+	if d.QoS == 2 {
+		f = flightPubrec
+	}
+	s.window.put(d.Seq, f)
+	s.next = d.Seq + 1
+	s.sent = max(s.sent, s.next)
+}
+
+// skip drops a message whose turn it is.
+func (s *Session) skip(fx *Effects, seq uint64) {
+	s.next = seq + 1
+	if s.Durable != 0 {
+		fx.Batch.Dequeue(s.Durable, seq)
+	}
+}
+
+// append encodes a PUBLISH for the client. It tells whether it did: a message
+// may have expired, or be larger than the client takes [MQTT-3.1.2-24].
+func (s *Session) append(fx *Effects, d *Delivery, id uint16, dup bool, now mono.Time) bool {
+	p := mqtt.Publish{
+		Topic: d.Topic, Props: d.Props, Payload: d.Payload,
+		PacketID: id, QoS: d.QoS, Dup: dup, Retain: d.Retain, SubIDs: d.SubIDs,
+	}
+	if d.Expires != 0 {
+		left := mono.Time(d.Expires).Sub(now)
+		if left <= 0 {
+			if !dup || d.QoS != 2 { // [MQTT-4.3.3-7]: once sent, it does not expire
+				fx.Dropped.Expired++
+				return false
+			}
+			left = 0
+		}
+		// Rounded up: a message that is still valid never says 0 seconds (MQTT5 3.3.2.3.3).
+		p.HasMessageExpiry, p.ExpirySeconds = true, uint32((left+time.Second-1)/time.Second)
+	}
+	if (s.packetMax != 0 || len(d.Payload) > hugeBytes) && mqtt.PublishSize(&p, s.Version) > s.packetLimit() {
+		fx.Dropped.TooLarge++
+		return false
+	}
+	fx.Send = mqtt.AppendPublish(fx.Send, &p, s.Version)
+	fx.Sent++
+	return true
+}
+
+// hugeBytes is the payload size from which on topic and properties might make
+// the packet larger than MQTT can say (256 MiB).
+const hugeBytes = mqtt.PacketBytesMax - 512<<10
+
+func (s *Session) packetLimit() int {
+	if s.packetMax == 0 || s.packetMax > mqtt.PacketBytesMax {
+		return mqtt.PacketBytesMax
+	}
+	return int(s.packetMax)
+}
+
+// Resume sends what may be sent now, and asks the store for more if needed. To
+// be called whenever room came about: an acknowledgement, the output drained.
+func (s *Session) Resume(fx *Effects, now mono.Time) {
+	n := 0
+	for n < len(s.queue) && s.ready(fx) && s.window.room(s.queue[n].Seq) {
+		e := &s.queue[n]
+		if e.Released {
+			s.resendPubrel(fx, e.Seq)
+		} else {
+			s.queued -= e.Msg.Size()
+			d := Delivery{Msg: e.Msg, Topic: e.Msg.Topic, Props: e.Msg.Props, Payload: e.Msg.Payload,
+				Seq: e.Seq, SubIDs: e.SubIDs, Expires: e.Msg.Expires, QoS: e.QoS, Retain: e.Retain}
+			s.send(fx, &d, now)
+		}
+		n++
+	}
+	if n > 0 {
+		clear(s.queue[:n])
+		if s.queue = s.queue[n:]; len(s.queue) == 0 {
+			s.queue = nil
+		}
+	}
+	if len(s.queue) == 0 {
+		s.fetch(fx)
+	}
+}
+
+// fetch asks the store for the messages that come next, unless they are at
+// hand, there are none, or they could not be sent.
+func (s *Session) fetch(fx *Effects) {
+	if s.Durable == 0 || s.fetching || s.have >= s.tail || !s.ready(fx) || len(s.queue) > 0 {
+		return
+	}
+	s.fetching = true
+	fx.Fetch = true
+	fx.Request = persist.FetchRequest{
+		Tag: s.ID, Epoch: s.Epoch, Session: s.Durable, From: s.have,
+		MaxMessages: aheadMax, MaxBytes: aheadBytesMax,
+	}
+}
+
+// Fetched takes the store's answer to a fetch.
+func (s *Session) Fetched(fx *Effects, f *persist.Fetched, now mono.Time) {
+	if f.Epoch != s.Epoch || !s.connected || !s.fetching || f.From != s.have {
+		return
+	}
+	s.fetching = false
+	if f.Err != nil {
+		s.close(fx, mqtt.UnspecifiedError, "the store cannot be read: "+f.Err.Error())
+		return
+	}
+	for i := range f.Entries {
+		e := f.Entries[i]
+		s.queue = append(s.queue, e)
+		if e.Msg != nil {
+			s.queued += e.Msg.Size()
+		}
+	}
+	s.tail = max(s.tail, f.Next)
+	if f.Next <= s.have {
+		return // nothing there, and asking again at once would not change it
+	}
+	s.have = f.Next
+	s.Resume(fx, now)
+}
+
+// resendPubrel goes on with a QoS 2 message that had been received by the
+// client before the connection was lost [MQTT-4.4.0-1].
+func (s *Session) resendPubrel(fx *Effects, seq uint64) {
+	s.window.put(seq, flightPubcomp)
+	s.next = seq + 1
+	fx.Send = mqtt.AppendPuback(fx.Send, mqtt.PUBREL, packetID(seq), mqtt.Success, s.Version)
+}
+
+// done ends the flight of a sequence number.
+func (s *Session) done(fx *Effects, seq uint64) {
+	s.window.set(seq, flightDone)
+	if s.Durable != 0 {
+		fx.Batch.Dequeue(s.Durable, seq)
+	}
+}
+
+// OnPuback ends a QoS 1 exchange to the client. A reason code of 0x80 and above
+// ends it just the same: the message is not sent again (MQTT5 4.4).
+func (s *Session) OnPuback(fx *Effects, a *mqtt.Ack, now mono.Time) {
+	if seq, f := s.window.find(a.PacketID); f == flightPuback {
+		s.done(fx, seq)
+		s.Resume(fx, now)
+	}
+}
+
+// OnPubrec goes on with a QoS 2 exchange to the client. PUBREL goes when the
+// release is durable: a broker that sent the message again after a crash,
+// once the client is done with the packet id, would deliver it twice.
+func (s *Session) OnPubrec(fx *Effects, a *mqtt.Ack, now mono.Time) {
+	seq, f := s.window.find(a.PacketID)
+	switch {
+	case f == flightPubrec && a.Reason >= mqtt.UnspecifiedError:
+		s.done(fx, seq)
+		s.Resume(fx, now)
+	case f == flightPubrec && s.Durable != 0:
+		s.window.set(seq, flightRelease)
+		fx.Batch.Begin(s.wait(fx, mqtt.PUBREL, a.PacketID, nil))
+		fx.Batch.Add(persist.Op{Kind: persist.OpRelease, ID: s.Durable, Seq: seq})
+		fx.Batch.End()
+	case f == flightPubrec:
+		s.window.set(seq, flightRelease)
+		s.answer(fx, mqtt.PUBREL, a.PacketID, mqtt.Success, nil)
+	case f == flightPubcomp:
+		s.answer(fx, mqtt.PUBREL, a.PacketID, mqtt.Success, nil)
+	case f == flightRelease:
+		// its PUBREL is on its way
+	default:
+		s.answer(fx, mqtt.PUBREL, a.PacketID, s.ackReason(mqtt.PacketIDNotFound), nil)
+	}
+}
+
+// released notes that PUBREL is being sent.
+func (s *Session) released(id uint16) {
+	if seq, f := s.window.find(id); f == flightRelease {
+		s.window.set(seq, flightPubcomp)
+	}
+}
+
+// OnPubcomp ends a QoS 2 exchange to the client.
+func (s *Session) OnPubcomp(fx *Effects, a *mqtt.Ack, now mono.Time) {
+	if seq, f := s.window.find(a.PacketID); f == flightPubcomp {
+		s.done(fx, seq)
+		s.Resume(fx, now)
+	}
+}

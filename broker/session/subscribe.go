@@ -1,0 +1,138 @@
+package session
+
+import (
+	"slices"
+
+	"sluice/broker/mqtt"
+	"sluice/broker/topic"
+	"sluice/persist"
+)
+
+// Subscription is one subscription of a session.
+type Subscription persist.Subscription
+
+// Grant is a subscription that has been made: to be entered into the index,
+// and retained messages to be sent for it.
+type Grant struct {
+	Sub      *Subscription // valid until the next OnSubscribe or OnUnsubscribe
+	Retained bool          // the client wants the retained messages (MQTT5 3.8.3.1)
+}
+
+// Subscriptions gives the session's subscriptions; not to be changed.
+func (s *Session) Subscriptions() []Subscription { return s.subs }
+
+// OnSubscribe takes a SUBSCRIBE, and appends to grants what came of it. The
+// SUBACK of a durable session waits until its subscriptions are durable: a
+// client that has it need not subscribe again after a crash.
+func (s *Session) OnSubscribe(fx *Effects, p *mqtt.Subscribe, grants []Grant) []Grant {
+	codes := make([]byte, 0, len(p.Filters))
+	s.subs = slices.Grow(s.subs, min(len(p.Filters), max(0, s.limits.SubscriptionsMax-len(s.subs)))) // grants point into it
+	if s.Durable != 0 {
+		fx.Batch.Begin(s.wait(fx, mqtt.SUBACK, p.PacketID, nil))
+		fx.Batch.Urgent = true
+	}
+	for i := range p.Filters {
+		f := &p.Filters[i]
+		sub, isNew, r := s.subscribe(f, p.Props.SubscriptionID)
+		if r >= mqtt.UnspecifiedError {
+			codes = append(codes, s.subCode(r))
+			continue
+		}
+		codes = append(codes, byte(f.QoS))
+		if s.Durable != 0 {
+			rec := persist.Subscription(*sub)
+			fx.Batch.Add(persist.Op{Kind: persist.OpPutSubscription, ID: s.Durable, Sub: &rec})
+		}
+		_, _, shared := topic.SplitShare(sub.Filter)
+		grants = append(grants, Grant{Sub: sub,
+			Retained: !shared && (f.RetainHandling == 0 || f.RetainHandling == 1 && isNew)})
+	}
+	if s.Durable != 0 {
+		fx.Batch.End()
+		s.acks.list[len(s.acks.list)-1].codes = codes
+	} else {
+		s.answer(fx, mqtt.SUBACK, p.PacketID, mqtt.Success, codes)
+	}
+	return grants
+}
+
+func (s *Session) subCode(r mqtt.Reason) byte {
+	if s.Version != mqtt.V5 {
+		return r.Suback311()
+	}
+	return byte(r)
+}
+
+func (s *Session) subscribe(f *mqtt.SubscribeFilter, id uint32) (sub *Subscription, isNew bool, r mqtt.Reason) {
+	if topic.CheckFilter(f.Filter, s.limits.TopicLevelsMax) != nil {
+		return nil, false, mqtt.TopicFilterInvalid
+	}
+	n := Subscription{ID: id, QoS: f.QoS, NoLocal: f.NoLocal, RetainAsPublished: f.RetainAsPublished, RetainHandling: f.RetainHandling}
+	if i := s.find(f.Filter); i >= 0 {
+		n.Filter = s.subs[i].Filter
+		s.subs[i] = n
+		return &s.subs[i], false, mqtt.Success
+	}
+	if len(s.subs) >= s.limits.SubscriptionsMax {
+		return nil, false, mqtt.QuotaExceeded
+	}
+	n.Filter = string(f.Filter)
+	s.subs = append(s.subs, n)
+	return &s.subs[len(s.subs)-1], true, mqtt.Success
+}
+
+func (s *Session) find(filter []byte) int {
+	for i := range s.subs {
+		if s.subs[i].Filter == string(filter) {
+			return i
+		}
+	}
+	return -1
+}
+
+// OnUnsubscribe takes an UNSUBSCRIBE, and appends to gone the filters that are
+// to leave the index.
+func (s *Session) OnUnsubscribe(fx *Effects, p *mqtt.Unsubscribe, gone []string) []string {
+	var codes []byte
+	if s.Version == mqtt.V5 {
+		codes = make([]byte, 0, len(p.Filters))
+	}
+	if s.Durable != 0 {
+		fx.Batch.Begin(s.wait(fx, mqtt.UNSUBACK, p.PacketID, nil))
+		fx.Batch.Urgent = true
+	}
+	for _, f := range p.Filters {
+		r := mqtt.NoSubscriptionExisted
+		if i := s.find(f); i >= 0 {
+			r = mqtt.Success
+			filter := s.subs[i].Filter
+			gone = append(gone, filter)
+			s.subs = slices.Delete(s.subs, i, i+1)
+			if s.Durable != 0 {
+				fx.Batch.Add(persist.Op{Kind: persist.OpDeleteSubscription, ID: s.Durable, Sub: &persist.Subscription{Filter: filter}})
+			}
+		}
+		if s.Version == mqtt.V5 {
+			codes = append(codes, byte(r))
+		}
+	}
+	if s.Durable != 0 {
+		fx.Batch.End()
+		s.acks.list[len(s.acks.list)-1].codes = codes
+	} else {
+		s.answer(fx, mqtt.UNSUBACK, p.PacketID, mqtt.Success, codes)
+	}
+	return gone
+}
+
+// DropSubscriptions removes all subscriptions and gives their filters.
+func (s *Session) DropSubscriptions(fx *Effects) (filters []string) {
+	for i := range s.subs {
+		filters = append(filters, s.subs[i].Filter)
+		if s.Durable != 0 {
+			fx.Batch.Add(persist.Op{Kind: persist.OpDeleteSubscription, ID: s.Durable, Sub: &persist.Subscription{Filter: s.subs[i].Filter}})
+		}
+	}
+	s.subs = nil
+	return filters
+}

@@ -1,0 +1,179 @@
+package session
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+)
+
+// naiveWindow is the window with maps and without arithmetic.
+type naiveWindow struct {
+	flights map[uint64]flight // those not done
+	byID    map[uint16]uint64
+}
+
+func (n *naiveWindow) low() (low uint64, some bool) {
+	for seq := range n.flights {
+		if !some || seq < low {
+			low, some = seq, true
+		}
+	}
+	return low, some
+}
+
+func (n *naiveWindow) check(w *window, next uint64) error {
+	if w.inflight != len(n.flights) {
+		return fmt.Errorf("inflight %d, want %d", w.inflight, len(n.flights))
+	}
+	low, some := n.low()
+	if some != (w.low < w.end) {
+		return fmt.Errorf("low %d, end %d, but %d in flight", w.low, w.end, len(n.flights))
+	}
+	if some && (w.low != low || w.end > next) {
+		return fmt.Errorf("low %d, end %d, want low %d, end at most %d", w.low, w.end, low, next)
+	}
+	for seq, f := range n.flights {
+		if got, state := w.find(packetID(seq)); got != seq || state != f {
+			return fmt.Errorf("find(%d) gives %d in state %d, want %d in state %d", packetID(seq), got, state, seq, f)
+		}
+	}
+	return nil
+}
+
+func TestWindowAgainstModel(t *testing.T) {
+	for seed := range uint64(30) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		// Begin anywhere, often shortly before packet ids wrap around.
+		next := 1 + r.Uint64N(10)*65535 + r.Uint64N(65535)
+		if seed%2 == 0 {
+			next = 65535*(1+r.Uint64N(1<<20)) - r.Uint64N(50)
+		}
+		var w window
+		w.reset(next)
+		n := naiveWindow{flights: make(map[uint64]flight), byID: make(map[uint16]uint64)}
+		for i := range 2400 {
+			// Many more are sent than acknowledged, then the other way round.
+			eager := 1
+			if i/600%2 == 0 {
+				eager = 4
+			}
+			if err := windowStep(r, &w, &n, &next, eager); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			if err := n.check(&w, next); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+		}
+	}
+}
+
+func windowStep(r *rand.Rand, w *window, n *naiveWindow, next *uint64, eager int) error {
+	if r.IntN(5) < eager && len(n.flights) < 400 { // put
+		*next += r.Uint64N(3) * r.Uint64N(2) // some numbers are skipped
+		low, some := n.low()
+		want := !some || *next-low < spanMax
+		if w.room(*next) != want {
+			return fmt.Errorf("room for %d from %d: %v", *next, low, !want)
+		}
+		if !want {
+			return nil
+		}
+		id := packetID(*next)
+		if seq, used := n.byID[id]; used || id == 0 {
+			return fmt.Errorf("packet id %d of %d is used by %d", id, *next, seq)
+		}
+		f := flightPuback + flight(r.IntN(2))
+		w.put(*next, f)
+		n.flights[*next], n.byID[id] = f, *next
+		*next++
+		return nil
+	}
+	id := uint16(r.Uint32())
+	if r.IntN(4) > 0 && len(n.flights) > 0 { // one that is in flight
+		low, _ := n.low()
+		id = packetID(low + r.Uint64N(*next-low))
+	}
+	seq, f := w.find(id)
+	if want, used := n.byID[id]; used != (f != flightDone) || used && seq != want {
+		return fmt.Errorf("find(%d) gives %d in state %d, want %d", id, seq, f, want)
+	}
+	if f == flightDone {
+		return nil
+	}
+	if to := flight(r.IntN(int(flightPubcomp) + 1)); to != flightDone {
+		w.set(seq, to)
+		n.flights[seq] = to
+		return nil
+	}
+	w.set(seq, flightDone)
+	delete(n.flights, seq)
+	delete(n.byID, id)
+	return nil
+}
+
+// A client that never acknowledges one message cannot make the window grow
+// without end, and packet ids stay unique.
+func TestWindowSpan(t *testing.T) {
+	const first = 65535 - 10
+	var w window
+	w.reset(first)
+	w.put(first, flightPuback)
+	used := map[uint16]bool{packetID(first): true}
+	seq := uint64(first + 1)
+	for ; w.room(seq); seq++ {
+		if id := packetID(seq); used[id] || id == 0 {
+			t.Fatalf("packet id %d of %d is in use", id, seq)
+		}
+		used[packetID(seq)] = true
+		w.put(seq, flightPuback)
+		w.set(seq, flightDone)
+	}
+	if got := seq - first; got != spanMax {
+		t.Errorf("span %d, want %d", got, spanMax)
+	}
+	if len(w.ring) > spanMax {
+		t.Errorf("ring of %d states for a span of %d", len(w.ring), spanMax)
+	}
+	w.set(first, flightDone)
+	if !w.room(seq) || w.ring != nil {
+		t.Errorf("all acknowledged: room %v, ring of %d", w.room(seq), len(w.ring))
+	}
+}
+
+func TestPacketIDs(t *testing.T) {
+	for _, x := range []struct {
+		seq  uint64
+		want uint16
+	}{{1, 1}, {65535, 65535}, {65536, 1}, {2 * 65535, 65535}, {2*65535 + 1, 1}, {1<<63 + 5, uint16((uint64(1<<63)+4)%65535) + 1}} {
+		if got := packetID(x.seq); got != x.want {
+			t.Errorf("packetID(%d) = %d, want %d", x.seq, got, x.want)
+		}
+	}
+	var w window
+	w.reset(5)
+	if _, f := w.find(5); f != flightDone {
+		t.Error("an empty window knows a packet id")
+	}
+	w.put(5, flightPuback)
+	if _, f := w.find(0); f != flightDone {
+		t.Error("packet id 0 is known")
+	}
+}
+
+// Few messages in flight cost no allocation.
+func TestWindowAllocates(t *testing.T) {
+	var w window
+	w.reset(1)
+	seq := uint64(1)
+	if n := testing.AllocsPerRun(1000, func() {
+		for range 16 {
+			w.put(seq, flightPuback)
+			seq++
+		}
+		for q := seq - 16; q < seq; q++ {
+			w.set(q, flightDone)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

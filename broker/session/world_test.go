@@ -1,0 +1,433 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/broker/mqtt"
+	"sluice/persist"
+	"sluice/platform/mono"
+)
+
+// world is what a session of a script lives in: it does what a worker does
+// with it, and nothing more. All bytes that a worker would take from its read
+// buffer are overwritten after the event, so a session that keeps them shows
+// garbage.
+type world struct {
+	s       *Session
+	limits  Limits
+	now     mono.Time
+	fx      Effects
+	batch   persist.Batch
+	blocked bool
+	durable uint64 // the last id given to a session by the store
+	version mqtt.Version
+	out     []string
+}
+
+func newWorld() *world {
+	w := &world{limits: DefaultLimits(), now: mono.Time(time.Second)}
+	w.fx.Batch = &w.batch
+	return w
+}
+
+var errFullDisk = errors.New("full")
+
+// play carries out one event and gives its effects.
+func (w *world) play(event string) (effects []string, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if s, ok := p.(scriptError); ok {
+				err = s
+				return
+			}
+			panic(p)
+		}
+	}()
+	w.out = nil
+	words := strings.Fields(event)
+	a := parseArgs(words[1:])
+	switch words[0] {
+	case "limits":
+		w.setLimits(a)
+	case "wait":
+		w.now = w.now.Add(duration(words[1]))
+	case "connect":
+		w.connect(a)
+	case "restore":
+		w.restore(a)
+	case "<":
+		a = parseArgs(words[2:])
+		w.fromClient(words[1], a)
+	case "deliver":
+		w.deliver(a)
+	case "fetched":
+		w.fetched(a)
+	case "accepted":
+		w.accepted(words[1], a)
+	case "blocked":
+		w.blocked = words[1] == "on"
+		if !w.blocked {
+			w.do(func() { w.s.Resume(&w.fx, w.now) })
+		}
+	case "kick":
+		w.do(func() { w.s.Kick(&w.fx, reason(words[1]), "kicked") })
+	case "lost":
+		w.detach()
+	default:
+		return nil, fmt.Errorf("no such event")
+	}
+	a.mustBeUsed()
+	return w.out, nil
+}
+
+func (w *world) say(format string, args ...any) { w.out = append(w.out, fmt.Sprintf(format, args...)) }
+
+// do plays one event of the session and says its effects. A connection that is
+// to be closed is closed.
+func (w *world) do(event func()) {
+	w.begin()
+	event()
+	w.end()
+	if w.fx.Close {
+		w.say("close %s: %s", w.fx.Reason, w.fx.Detail)
+		w.detach()
+	}
+}
+
+func (w *world) begin() {
+	w.fx = Effects{Batch: &w.batch, Blocked: w.blocked, Waiting: w.fx.Waiting}
+}
+
+func (w *world) end() {
+	w.sayPackets()
+	w.sayBatch()
+	if w.fx.Fetch {
+		r := &w.fx.Request
+		w.say("fetch queue=%d from=%d max=%d", r.Session, r.From, r.MaxMessages)
+	}
+	w.sayDrops()
+	w.s.Check()
+	if w.fx.Waiting != w.s.Pending() {
+		panic(fmt.Sprintf("BUG: %d acknowledgements wait by the effects, %d in the session", w.fx.Waiting, w.s.Pending()))
+	}
+}
+
+// detach does what a worker does when a connection has ended.
+func (w *world) detach() {
+	w.begin()
+	d := w.s.Detach(&w.fx)
+	w.end()
+	switch {
+	case d.Ends:
+		w.say("session ends")
+	case d.ExpireAfter == 0:
+		w.say("session stays")
+	default:
+		w.say("session stays for %v", d.ExpireAfter)
+	}
+	if d.Will != nil {
+		m := d.Will.Message(w.now)
+		w.say("will%s%s", after(d.Will.Delay), w.message(m))
+	}
+	if d.Ends {
+		w.s = nil
+	}
+}
+
+func after(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return " after " + d.String()
+}
+
+func (w *world) setLimits(a *args) {
+	l := &w.limits
+	for name, field := range map[string]*int{
+		"packet": &l.PacketBytesMax, "levels": &l.TopicLevelsMax, "clientid": &l.ClientIDBytesMax, "subs": &l.SubscriptionsMax,
+		"inflight": &l.InflightMax, "receive": &l.ReceiveMax, "queue": &l.QueueMessagesMax, "queuebytes": &l.QueueBytesMax,
+		"aliases": &l.TopicAliasMax,
+	} {
+		if a.has(name) {
+			*field = a.number(name)
+		}
+	}
+	if a.has("expiry") {
+		l.SessionExpiryMax = duration(a.text("expiry"))
+	}
+	if a.has("keepalive") {
+		l.KeepAliveMax = duration(a.text("keepalive"))
+	}
+}
+
+// connect plays a CONNECT as the lobby and Worker.attach do.
+func (w *world) connect(a *args) {
+	c := mqtt.Connect{Version: a.version(), ClientID: a.bytes("id"), Clean: a.flag("clean"), KeepAliveSeconds: uint16(a.number("keepalive")), Bridge: a.flag("bridge")}
+	if a.has("user") {
+		c.HasUsername, c.Username = true, a.bytes("user")
+	}
+	p := &c.Props
+	if a.has("expiry") {
+		p.HasSessionExpiry, p.SessionExpirySeconds = true, a.seconds("expiry")
+	}
+	p.ReceiveMax, p.MaxPacketBytes, p.NoProblemInfo = uint16(a.number("rmax")), uint32(a.number("maxpacket")), a.flag("noproblem")
+	if a.has("auth") {
+		p.AuthMethod = a.bytes("auth")
+	}
+	if a.has("will") {
+		topic, payload, _ := strings.Cut(a.text("will"), ":")
+		c.HasWill = true
+		c.Will = mqtt.Will{Topic: []byte(topic), Payload: []byte(payload), QoS: mqtt.QoS(a.number("willqos")), Retain: a.flag("willretain")}
+		c.Will.Props.WillDelaySeconds = uint32(a.number("willdelay"))
+		if a.has("willexpiry") {
+			c.Will.Props.HasMessageExpiry, c.Will.Props.MessageExpirySeconds = true, uint32(a.number("willexpiry"))
+		}
+		if a.has("willtype") {
+			c.Will.Props.ContentType = a.bytes("willtype")
+		}
+	}
+	internal := a.flag("internal")
+	body := encode(mqtt.AppendConnect(nil, &c))
+	defer spoil(body.whole)
+	var got mqtt.Connect
+	if err := mqtt.DecodeConnect(&got, body.body); err != nil {
+		w.say("refused by the codec: %v", err)
+		return
+	}
+	if r, why := CheckConnect(&got, &w.limits, internal); r != mqtt.Success {
+		w.say("refused %s: %s", r, why)
+		return
+	}
+	assigned := len(got.ClientID) == 0
+	if assigned {
+		got.ClientID = []byte("assigned")
+	}
+	w.attach(&got, assigned, internal)
+}
+
+func (w *world) attach(c *mqtt.Connect, assigned, internal bool) {
+	if w.s != nil && w.s.Connected() {
+		w.do(func() { w.s.Kick(&w.fx, mqtt.SessionTakenOver, "taken over") })
+	}
+	if w.s != nil && c.Clean {
+		if w.s.Durable != 0 {
+			w.batch.Add(persist.Op{Kind: persist.OpDeleteSession, ID: w.s.Durable})
+		}
+		w.s = nil
+	}
+	present := w.s != nil
+	if !present {
+		number := uint64(0)
+		if _, yes := Outlives(c, &w.limits); yes {
+			w.durable++
+			number = w.durable
+		}
+		w.s = New(7, string(c.ClientID), number, &w.limits)
+	}
+	w.s.Internal = internal
+	w.version = c.Version
+	w.do(func() { w.s.Attach(&w.fx, c, present, assigned, w.now) })
+	if w.s != nil && w.s.KeepAlive != time.Duration(c.KeepAliveSeconds)*time.Second {
+		w.say("keepalive %v", w.s.KeepAlive)
+	}
+}
+
+func (w *world) restore(a *args) {
+	im := persist.SessionImage{
+		Session: persist.Session{ID: 1, ClientID: a.text("id"), Username: "u", Version: a.version(), ExpirySeconds: a.seconds("expiry")},
+		Head:    uint64(a.number("head")), Tail: uint64(a.number("tail")),
+	}
+	for _, id := range a.numbers("inbound") {
+		im.Inbound = append(im.Inbound, uint16(id))
+	}
+	for _, f := range a.list("sub") {
+		filter, qos, _ := strings.Cut(f, ":")
+		im.Subscriptions = append(im.Subscriptions, persist.Subscription{Filter: filter, QoS: mqtt.QoS(number(qos))})
+	}
+	w.durable = 1
+	w.s = New(7, im.ClientID, 1, &w.limits)
+	w.s.Restore(&im)
+	w.s.Check()
+}
+
+// deliver plays a message that comes for the session.
+func (w *world) deliver(a *args) {
+	d := Delivery{
+		Topic: a.bytes("topic"), Payload: a.bytes("payload"), QoS: mqtt.QoS(a.number("qos")),
+		Seq: uint64(a.number("seq")), Retain: a.flag("retain"), SubIDs: a.numbers("subids"),
+	}
+	if a.has("size") {
+		d.Payload = []byte(strings.Repeat("x", a.number("size")))
+	}
+	if a.has("type") { // content type
+		t := a.text("type")
+		d.Props = append([]byte{3, 0, byte(len(t))}, t...)
+	}
+	if a.has("expires") {
+		d.Expires = int64(w.now.Add(duration(a.text("expires"))))
+	}
+	w.do(func() { w.s.Deliver(&w.fx, &d, w.now) })
+	if d.Msg == nil {
+		spoil(d.Topic, d.Props, d.Payload)
+	}
+	for i := range d.SubIDs {
+		d.SubIDs[i] = 0xDDDDDDD
+	}
+}
+
+// fetched plays the answer of the store: entries are seq:qos:topic:payload with
+// flags behind, or seq:released.
+func (w *world) fetched(a *args) {
+	f := persist.Fetched{Tag: w.s.ID, Epoch: w.s.Epoch, Session: w.s.Durable, From: uint64(a.number("from")), Next: uint64(a.number("next"))}
+	if a.has("epoch") {
+		f.Epoch = uint32(a.number("epoch"))
+	}
+	if a.flag("failed") {
+		f.Err = errors.New("input/output error")
+	}
+	for _, e := range a.list("e") {
+		f.Entries = append(f.Entries, w.entry(strings.Split(e, ":")))
+	}
+	w.do(func() { w.s.Fetched(&w.fx, &f, w.now) })
+}
+
+func (w *world) entry(part []string) persist.Entry {
+	e := persist.Entry{Seq: uint64(number(part[0]))}
+	if part[1] == "released" {
+		e.Released, e.QoS = true, 2
+		return e
+	}
+	e.QoS = mqtt.QoS(number(part[1]))
+	e.Msg = mqtt.NewMessage(&mqtt.Publish{Topic: []byte(part[2]), Payload: []byte(part[3]), QoS: e.QoS})
+	for _, flag := range part[4:] {
+		name, value, _ := strings.Cut(flag, "=")
+		switch name {
+		case "retain":
+			e.Retain = true
+		case "subid":
+			e.SubIDs = append(e.SubIDs, uint32(number(value)))
+		case "expires":
+			e.Msg.Expires = int64(w.now.Add(duration(value)))
+		default:
+			fail("no such flag of an entry: %s", flag)
+		}
+	}
+	return e
+}
+
+// accepted plays the settlement of the group that an acknowledgement waits for.
+func (w *world) accepted(what string, a *args) {
+	t := w.s.token(packetType(what), uint16(a.number("id")))
+	if a.has("epoch") {
+		t.Epoch = uint32(a.number("epoch"))
+	}
+	var err error
+	if a.flag("full") {
+		err = errFullDisk
+	}
+	w.do(func() { w.s.Accepted(&w.fx, t, err) })
+}
+
+type scriptError string
+
+func (e scriptError) Error() string { return string(e) }
+
+func fail(format string, args ...any) { panic(scriptError(fmt.Sprintf(format, args...))) }
+
+// args are the arguments of an event: words, and name=value.
+type args struct {
+	values map[string]string
+	used   map[string]bool
+}
+
+func parseArgs(words []string) *args {
+	a := &args{values: make(map[string]string), used: make(map[string]bool)}
+	for _, word := range words {
+		name, value, _ := strings.Cut(word, "=")
+		a.values[name] = value
+	}
+	return a
+}
+
+func (a *args) has(name string) bool {
+	_, ok := a.values[name]
+	a.used[name] = true
+	return ok
+}
+
+func (a *args) flag(name string) bool    { return a.has(name) }
+func (a *args) text(name string) string  { a.has(name); return a.values[name] }
+func (a *args) bytes(name string) []byte { return []byte(a.text(name)) }
+
+func (a *args) list(name string) []string {
+	if !a.has(name) {
+		return nil
+	}
+	return strings.Split(a.text(name), ",")
+}
+
+func (a *args) number(name string) int {
+	if !a.has(name) {
+		return 0
+	}
+	return number(a.text(name))
+}
+
+func (a *args) numbers(name string) (ns []uint32) {
+	for _, s := range a.list(name) {
+		ns = append(ns, uint32(number(s)))
+	}
+	return ns
+}
+
+// seconds is a number of seconds, or "never".
+func (a *args) seconds(name string) uint32 {
+	if a.text(name) == "never" {
+		return math.MaxUint32
+	}
+	return uint32(a.number(name))
+}
+
+func (a *args) version() mqtt.Version {
+	switch {
+	case a.flag("v31"):
+		return mqtt.V31
+	case a.flag("v311"):
+		return mqtt.V311
+	case a.flag("v5"):
+		return mqtt.V5
+	}
+	fail("v31, v311 or v5?")
+	return 0
+}
+
+func (a *args) mustBeUsed() {
+	for name := range a.values {
+		if !a.used[name] && name != "on" && name != "off" {
+			if _, err := time.ParseDuration(name); err != nil && packetTypes[name] == 0 && reasons[name] == 0 {
+				fail("%s means nothing here", name)
+			}
+		}
+	}
+}
+
+func number(s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		fail("%q is no number", s)
+	}
+	return n
+}
+
+func duration(s string) time.Duration {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		fail("%q is no duration", s)
+	}
+	return d
+}

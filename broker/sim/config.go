@@ -1,0 +1,118 @@
+package sim
+
+import (
+	"time"
+
+	"sluice/broker/session"
+)
+
+// config is what a seed decides before anything happens: the size of the
+// world, its limits, and how often what goes wrong. Rates are chances per step
+// of the world, or per action of a client.
+type config struct {
+	steps    int
+	workers  int
+	devices  int
+	hostiles int
+	tick     time.Duration // longest time a step takes
+
+	// The network.
+	partial  float64 // a read or write does less than it could
+	spurious float64 // a read or write says EAGAIN although it need not
+	rxBytes  int     // socket buffers
+	txBytes  int
+	reuseFDs bool    // lowest free descriptor first; otherwise no number is used twice
+	emfile   float64 // accept fails for want of descriptors
+	jump     float64 // nothing happens for a while
+
+	// The disk.
+	commit  float64
+	fetch   float64
+	fail    float64 // commits begin, or cease, to fail
+	pending int64   // mem.Options.MaxPendingBytes
+
+	// The process.
+	crash   float64
+	restart float64 // an orderly one
+
+	// The clients.
+	die      float64
+	takeover float64
+	leave    float64
+	lazy     float64 // an acknowledgement is not sent yet
+	slow     float64 // share of devices that hardly read
+	pidMax   int
+	window   int // QoS 1 and 2 publications under way per device
+	large    float64
+	wills    bool
+	shared   bool
+
+	// calm: nothing may be dropped, so every message of QoS 0 between
+	// connections that last must arrive.
+	calm bool
+
+	limits         session.Limits
+	connectionsMax int
+	connectBytes   int
+	outputBytes    int
+	connectTimeout time.Duration
+}
+
+func (w *World) drawConfig() config {
+	c := config{
+		steps:    w.between(1500, 6000),
+		workers:  w.between(1, 4),
+		devices:  w.between(2, 8),
+		hostiles: pick(w, 0, 0, 1, 2),
+		tick:     pick(w, 100*time.Microsecond, time.Millisecond, 10*time.Millisecond),
+
+		partial:  pick(w, 0, 0.1, 0.5),
+		spurious: pick(w, 0, 0.02),
+		rxBytes:  pick(w, 64, 1000, 16<<10, 64<<10),
+		txBytes:  pick(w, 64, 1000, 16<<10, 256<<10),
+		reuseFDs: w.chance(0.5),
+		emfile:   pick(w, 0, 0, 0.02),
+		jump:     pick(w, 0, 0.001, 0.004),
+
+		commit: pick(w, 0.2, 0.05, 0.01, 0.003),
+		fetch:  pick(w, 0.3, 0.1, 0.03),
+		fail:   pick(w, 0, 0, 0.002),
+
+		crash:   pick(w, 0, 0.0003, 0.001, 0.002),
+		restart: pick(w, 0, 0, 0.0005),
+
+		die:      pick(w, 0, 0.003, 0.01, 0.03),
+		takeover: pick(w, 0, 0.005, 0.02),
+		leave:    pick(w, 0, 0.005, 0.02),
+		lazy:     pick(w, 0.1, 0.5, 0.9),
+		slow:     pick(w, 0, 0.2),
+		pidMax:   pick(w, 40, 300, 65535),
+		window:   w.between(1, 25),
+		large:    pick(w, 0, 0.01, 0.05),
+		wills:    w.chance(0.5),
+		shared:   w.chance(0.3),
+		calm:     w.chance(0.3),
+
+		limits:         session.DefaultLimits(),
+		connectionsMax: 1000,
+		connectBytes:   4 << 10,
+		outputBytes:    pick(w, 1<<10, 16<<10, 256<<10),
+		connectTimeout: 10 * time.Second,
+	}
+	c.limits.InflightMax = pick(w, 1, 3, 20, 1024)
+	c.limits.ReceiveMax = pick(w, 2, 10, 1024)
+	c.limits.TopicAliasMax = pick(w, 0, 4)
+	if w.chance(0.1) {
+		c.pending = 2000
+	}
+	if w.chance(0.1) {
+		c.connectionsMax = c.devices + 3
+	}
+	if c.calm {
+		c.slow, c.outputBytes, c.large = 0, 8<<20, 0
+	}
+	return c
+}
+
+// quota tells whether the store may refuse publications.
+func (c *config) quota() bool { return c.pending > 0 }

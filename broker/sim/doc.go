@@ -1,0 +1,2 @@
+// Package sim
+package sim

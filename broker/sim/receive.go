@@ -1,0 +1,251 @@
+package sim
+
+import (
+	"bytes"
+	"slices"
+
+	"sluice/broker/mqtt"
+)
+
+// onPublish judges a PUBLISH from the broker, and owes its acknowledgement.
+func (l *link) onPublish(m *mqtt.Publish) {
+	d := l.d
+	p := d.w.identify(m.Payload)
+	n := -1
+	if p != nil {
+		n = p.n
+	}
+	d.w.note("< PUBLISH", l.name, int64(m.PacketID), int64(n), traceFlags(m))
+	d.w.counts.Arrived++
+	first := true
+	if m.QoS > 0 {
+		first = l.takeID(m, n)
+	}
+	if p != nil && first {
+		l.judge(m, p)
+	}
+	switch m.QoS {
+	case 1:
+		l.answers = append(l.answers, answer{mqtt.PUBACK, m.PacketID, n})
+	case 2:
+		l.answers = append(l.answers, answer{mqtt.PUBREC, m.PacketID, n})
+	}
+}
+
+func traceFlags(m *mqtt.Publish) string {
+	return [...]string{"q0", "q0 retain", "q1", "q1 retain", "q1 dup", "q1 dup retain", "q2", "q2 retain", "q2 dup", "q2 dup retain"}[flagIndex(m)]
+}
+
+func flagIndex(m *mqtt.Publish) int {
+	i := 0
+	if m.Retain {
+		i++
+	}
+	if m.QoS > 0 {
+		i += 4*int(m.QoS) - 2
+		if m.Dup {
+			i += 2
+		}
+	}
+	return i
+}
+
+// takeID checks the packet id and the number of messages in flight. It tells
+// whether the message is a new one, as far as its packet id tells.
+func (l *link) takeID(m *mqtt.Publish, n int) bool {
+	s := l.d.book
+	if l.inflight[m.PacketID] {
+		l.fail("packet id", "packet id %d (publication %d) is in flight already [MQTT-2.2.1-4]", m.PacketID, n)
+	}
+	l.inflight[m.PacketID] = true
+	if len(l.inflight) > l.receiveMax {
+		l.fail("receive maximum", "%d messages in flight, the receive maximum is %d [MQTT-3.3.4-9]", len(l.inflight), l.receiveMax)
+	}
+	old1, in1 := s.in1[m.PacketID]
+	old2, in2 := s.in2[m.PacketID]
+	switch {
+	case in1 && (m.QoS != 1 || old1 != n):
+		l.fail("packet id", "packet id %d belongs to publication %d, which was not acknowledged, and comes with %d", m.PacketID, old1, n)
+	case in2 && (m.QoS != 2 || old2 != n):
+		l.fail("packet id", "packet id %d belongs to publication %d, which was not released, and comes with %d", m.PacketID, old2, n)
+	case (in1 || in2) && !m.Dup:
+		l.fail("dup", "publication %d is sent again without DUP [MQTT-3.3.1-1]", n)
+	}
+	if m.QoS == 1 {
+		s.in1[m.PacketID] = n
+		return true
+	}
+	s.in2[m.PacketID] = n
+	return !in2
+}
+
+// judge holds the arrival of p against all rules about what may arrive.
+func (l *link) judge(m *mqtt.Publish, p *pub) {
+	d := l.d
+	s := d.book
+	p.got = true
+	if string(m.Topic) != p.topic {
+		l.fail("topic", "publication %d to %q arrives on %q", p.n, p.topic, m.Topic)
+	}
+	if p.voided {
+		l.fail("will", "publication %d is the will of a client that has said goodbye", p.n)
+	}
+	l.judgeRetain(m, p)
+	retained := m.Retain && !l.asPublished(p)
+	low, high, any := s.qosRange(p, d, m.Retain && p.retain)
+	if !any {
+		l.fail("not subscribed", "publication %d on %q arrives, session %d has no subscription to it", p.n, p.topic, s.gen)
+	}
+	if m.QoS > min(p.qos, high) || !m.Retain && m.QoS < min(p.qos, low) {
+		l.fail("qos", "publication %d of QoS %d arrives with QoS %d, granted from %d to %d", p.n, p.qos, m.QoS, low, high)
+	}
+	l.judgeIDs(m, p)
+	if l.version == mqtt.V5 && !bytes.Equal(mqtt.AppendForwardProps(nil, m), p.tagProps()) {
+		l.fail("properties", "publication %d arrives with properties % x, sent were % x", p.n, m.Props, p.tagProps())
+	}
+	if m.HasMessageExpiry && m.ExpirySeconds > p.expirySeconds {
+		l.fail("expiry", "publication %d with %d s to live arrives with %d s", p.n, p.expirySeconds, m.ExpirySeconds)
+	}
+	l.judgeCount(m, p)
+	l.judgeOrder(m, p, retained)
+}
+
+// judgeRetain: the retain flag is set only on what was published with it.
+func (l *link) judgeRetain(m *mqtt.Publish, p *pub) {
+	if m.Retain && !p.retain {
+		l.fail("retain", "publication %d arrives with the retain flag", p.n)
+	}
+}
+
+// asPublished tells whether a subscription that keeps the retain flag may be
+// the reason for p.
+func (l *link) asPublished(p *pub) bool {
+	return slices.ContainsFunc(l.d.book.grants, func(g *grant) bool { return g.rap && matches(g.filter, p.topic) })
+}
+
+// judgeIDs checks subscription identifiers: only those the client gave, and of
+// subscriptions that surely stand all [MQTT-3.3.4-3 ff].
+func (l *link) judgeIDs(m *mqtt.Publish, p *pub) {
+	s := l.d.book
+	for _, id := range m.SubIDs {
+		if !slices.ContainsFunc(s.grants, func(g *grant) bool { return g.id == id && matches(g.filter, p.topic) }) {
+			l.fail("subscription id", "publication %d arrives with subscription identifier %d", p.n, id)
+		}
+	}
+	if m.Retain || l.version != mqtt.V5 {
+		return
+	}
+	for _, g := range s.grants {
+		if g.id == 0 || g.shared || g.noLocal || g.replaced != 0 || !g.stands(p) || !matches(g.filter, p.topic) {
+			continue
+		}
+		if !slices.Contains(m.SubIDs, g.id) && !l.sharedToo(p) && !(p.retain) {
+			l.fail("subscription id", "publication %d arrives with subscription identifiers %v, without %d", p.n, m.SubIDs, g.id)
+		}
+	}
+}
+
+// sharedToo tells whether p may have come through a shared subscription, which
+// is another message.
+func (l *link) sharedToo(p *pub) bool {
+	return slices.ContainsFunc(l.d.book.grants, func(g *grant) bool { return g.shared && matches(g.filter, p.topic) })
+}
+
+// judgeCount: exactly once with QoS 2, and with QoS 1 no more once the
+// acknowledgement was processed; QoS 0 is never repeated.
+func (l *link) judgeCount(m *mqtt.Publish, p *pub) {
+	s := l.d.book
+	r := s.receipt(p)
+	r.arrivals[m.QoS]++
+	n, limit := r.arrivals[m.QoS], s.copies(p, p.routed(m.QoS))
+	switch m.QoS {
+	case 2:
+		if n > limit {
+			l.fail("exactly once", "publication %d arrives as a new message %d times in session %d; it was sent as one %d times",
+				p.n, n, s.gen, p.routed(m.QoS))
+		}
+	case 1:
+		if r.processed >= limit {
+			l.fail("acknowledged", "publication %d, sent as a new message %d times, arrives again in session %d after %d acknowledgements were processed",
+				p.n, p.routed(m.QoS), s.gen, r.processed)
+		}
+	default:
+		if n > limit {
+			l.fail("repeated", "publication %d arrives %d times with QoS 0, it was sent as a new message %d times", p.n, n, p.routed(m.QoS))
+		}
+	}
+}
+
+// judgeOrder: messages of one publisher, topic and QoS arrive in the order in
+// which they were sent (MQTT5 4.6). Only first arrivals count.
+func (l *link) judgeOrder(m *mqtt.Publish, p *pub, retained bool) {
+	d := l.d
+	s := d.book
+	if retained || p.retain || p.will || p.fresh > 1 || d.w.cfg.quota() || s.receipt(p).total() > 1 || l.sharedToo(p) ||
+		!slices.ContainsFunc(s.grants, func(g *grant) bool { return g.stands(p) && matches(g.filter, p.topic) }) {
+		return
+	}
+	k := stream{p.from.n, p.topic, p.qos, m.QoS}
+	if last, ok := s.order[k]; ok && last > p.n {
+		l.fail("order", "publication %d arrives after %d, both from %s on %q with QoS %d", p.n, last, p.from.id, p.topic, p.qos)
+	}
+	s.order[k] = p.n
+}
+
+// onAck takes a PUBACK, PUBREC, PUBREL or PUBCOMP from the broker.
+func (l *link) onAck(a *mqtt.Ack) {
+	d := l.d
+	d.w.note("< "+a.Type.String(), l.name, int64(a.PacketID), int64(a.Reason), "")
+	switch a.Type {
+	case mqtt.PUBACK:
+		l.inOrder(a, &l.wantPuback)
+		d.onPuback(l, a)
+	case mqtt.PUBREC:
+		l.inOrder(a, &l.wantPubrec)
+		d.onPubrec(l, a)
+	case mqtt.PUBREL:
+		d.onPubrel(l, a)
+	case mqtt.PUBCOMP:
+		l.inOrder(a, &l.wantPubcomp)
+		d.onPubcomp(l, a)
+	}
+}
+
+// inOrder checks that an acknowledgement answers the oldest packet that waits
+// for one of its kind [MQTT-4.6.0-2] ff.
+func (l *link) inOrder(a *mqtt.Ack, want *[]uint16) {
+	if len(*want) == 0 || (*want)[0] != a.PacketID {
+		l.fail("ack order", "%v for packet id %d, expected %v", a.Type, a.PacketID, *want)
+	}
+	*want = (*want)[1:]
+}
+
+// onSuback takes the answer to a SUBSCRIBE or UNSUBSCRIBE.
+func (l *link) onSuback(a *mqtt.Suback) {
+	d := l.d
+	d.w.note("< "+a.Type.String(), l.name, int64(a.PacketID), 0, "")
+	if len(l.requests) == 0 || l.requests[0].pid != a.PacketID || l.requests[0].kind != a.Type {
+		l.fail("ack order", "%v for packet id %d", a.Type, a.PacketID)
+	}
+	r := l.requests[0]
+	l.requests = l.requests[1:]
+	if l.version == mqtt.V5 || a.Type == mqtt.SUBACK {
+		if len(a.Codes) != r.codes {
+			l.fail("protocol", "%v with %d codes for %d filters", a.Type, len(a.Codes), r.codes)
+		}
+	}
+	stamp := d.w.next()
+	for i, g := range r.grants {
+		if a.Type == mqtt.UNSUBACK {
+			g.unacked = stamp
+			continue
+		}
+		if a.Codes[i] != byte(g.qos) {
+			l.fail("protocol", "SUBACK with code %#x for QoS %d", a.Codes[i], g.qos)
+		}
+		g.acked = stamp
+	}
+	if l.durable {
+		d.exp, d.kept, d.zombie = surely, true, false
+	}
+}

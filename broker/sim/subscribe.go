@@ -1,0 +1,69 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+
+	"sluice/broker/mqtt"
+)
+
+// newWant draws a subscription.
+func (d *device) newWant() grant {
+	w := d.w
+	filter := pick(w, "t/a", "t/b", "t/+", "t/#", "t/a/#", "+/a", "#", "r/+", "r/#", fmt.Sprintf("r/%d", w.rng.IntN(w.cfg.devices)), "u/#")
+	g := grant{filter: filter, qos: mqtt.QoS(w.rng.IntN(3))}
+	if d.version == mqtt.V5 {
+		g.noLocal, g.rap = w.chance(0.2), w.chance(0.2)
+		g.rh = uint8(w.rng.IntN(3))
+		if w.chance(0.3) {
+			g.id = uint32(w.between(1, 300))
+		}
+	}
+	return g
+}
+
+// want makes the device subscribe to g whenever it has a new session.
+func (d *device) want(g grant) {
+	d.unwant(g.filter)
+	d.wants = append(d.wants, g)
+}
+
+func (d *device) unwant(filter string) {
+	d.wants = slices.DeleteFunc(d.wants, func(o grant) bool { return o.filter == filter })
+}
+
+func (d *device) subscribe(l *link) {
+	g := d.newWant()
+	d.want(g)
+	d.sendSubscribe(l, g)
+}
+
+func (d *device) sendSubscribe(l *link, g grant) {
+	w := d.w
+	p := mqtt.Subscribe{PacketID: d.takePID(), Filters: []mqtt.SubscribeFilter{{Filter: []byte(g.filter), QoS: g.qos,
+		NoLocal: g.noLocal, RetainAsPublished: g.rap, RetainHandling: g.rh}}}
+	p.Props.SubscriptionID = g.id
+	made := g
+	d.book.subscribe(&made, w.next())
+	l.requests = append(l.requests, &request{kind: mqtt.SUBACK, pid: p.PacketID, grants: []*grant{&made}, codes: 1})
+	l.send("SUBSCRIBE", int(p.PacketID), mqtt.AppendSubscribe(nil, &p, l.version))
+	w.note("subscribe", l.name, int64(g.qos), int64(g.id), g.filter)
+}
+
+// unsubscribe ends one of the subscriptions; shared ones stay.
+func (d *device) unsubscribe(l *link) {
+	w := d.w
+	if len(d.wants) == 0 {
+		return
+	}
+	g := d.wants[w.rng.IntN(len(d.wants))]
+	if g.shared {
+		return
+	}
+	d.unwant(g.filter)
+	p := mqtt.Unsubscribe{PacketID: d.takePID(), Filters: [][]byte{[]byte(g.filter)}}
+	ended := d.book.unsubscribe(g.filter, w.next())
+	l.requests = append(l.requests, &request{kind: mqtt.UNSUBACK, pid: p.PacketID, grants: ended, codes: 1})
+	l.send("UNSUBSCRIBE", int(p.PacketID), mqtt.AppendUnsubscribe(nil, &p, l.version))
+	w.note("unsubscribe", l.name, 0, 0, g.filter)
+}

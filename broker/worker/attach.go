@@ -1,0 +1,158 @@
+package worker
+
+import (
+	"time"
+
+	"sluice/broker/mqtt"
+	"sluice/broker/session"
+	"sluice/broker/topic"
+	"sluice/persist"
+	"sluice/platform/mono"
+)
+
+// client is a session on its worker, with its connection if it has one.
+type client struct {
+	session.Session
+	conn     *conn
+	slot     uint32
+	will     *session.Will // delayed; to be published at willAt
+	willAt   mono.Time
+	expireAt mono.Time // the session ends then; 0: never, or it is connected
+}
+
+// attach connects a client whose CONNECT is accepted.
+func (w *Worker) attach(c *conn, p *mqtt.Connect, assigned bool) {
+	old := w.byID[string(p.ClientID)]
+	if old != nil && old.conn != nil { // [MQTT-3.1.4-3]
+		w.kick(old.conn, mqtt.SessionTakenOver, "another connection has taken over the client id")
+		if old = w.detach(old.conn); old != nil {
+			w.stats.Takeovers++
+		}
+	}
+	if old != nil && p.Clean {
+		w.endSession(old)
+		old = nil
+	}
+	x, present := old, old != nil
+	if x == nil {
+		_, durable := session.Outlives(p, w.g.limits)
+		x = w.newClient(string(p.ClientID), durable)
+	}
+	x.conn, c.client = c, x
+	x.will, x.willAt, x.expireAt = nil, 0, 0
+	x.Internal = c.listener.internal
+	fx := w.begin(x)
+	x.Attach(fx, p, present, assigned, w.now)
+	w.end(x)
+	c.seen = w.now
+	c.idleMax = x.KeepAlive + x.KeepAlive/2 // [MQTT-3.1.2-22]
+	if c.idleMax > 0 {
+		w.timers.add(w.now.Add(c.idleMax), timerConn, uint64(c.gen)<<32|uint64(c.slot))
+	}
+	w.stats.Connects++
+}
+
+func (w *Worker) newClient(id string, durable bool) *client {
+	x := &client{}
+	slot, gen := w.clients.put(x)
+	number := uint64(0)
+	if durable {
+		number = w.g.store.NewSessionID()
+	}
+	x.slot = slot
+	x.Session = *session.New(sessionID(w.id, slot, gen), id, number, w.g.limits)
+	w.byID[id] = x
+	return x
+}
+
+// restore makes a session that the store kept.
+func (w *Worker) restore(im *persist.SessionImage) {
+	x := w.newClient(im.ClientID, false)
+	x.Durable = im.ID
+	x.Restore(im)
+	subs := x.Subscriptions()
+	for i := range subs {
+		w.enter(x, &subs[i])
+	}
+	if im.ExpirySeconds != persist.NoExpiry {
+		// It has been away since before the start, nobody knows how long
+		// without a clock: it gets its whole time again.
+		w.expire(x, time.Duration(im.ExpirySeconds)*time.Second)
+	}
+}
+
+// enter puts a subscription of a session into the index. It tells whether the
+// session had that filter before.
+func (w *Worker) enter(x *client, sub *session.Subscription) bool {
+	return w.g.index.Subscribe(sub.Filter, topic.Subscription{
+		Subscriber: x.ID, Durable: x.Durable, ID: sub.ID, QoS: uint8(sub.QoS),
+		NoLocal: sub.NoLocal, AsPublished: sub.RetainAsPublished,
+	})
+}
+
+// kick ends a connection from our side, telling an MQTT 5 client why.
+func (w *Worker) kick(c *conn, r mqtt.Reason, detail string) {
+	if c.client == nil {
+		w.kill(c, r, detail)
+		return
+	}
+	fx := w.begin(c.client)
+	c.client.Kick(fx, r, detail)
+	w.end(c.client)
+}
+
+// detach parts a session from its connection, which is dying. It gives the
+// session if that goes on.
+func (w *Worker) detach(c *conn) *client {
+	x := c.client
+	if x == nil {
+		return nil
+	}
+	x.conn, c.client = nil, nil
+	w.fx.Send = nil
+	d := x.Detach(&w.fx)
+	if d.Will != nil {
+		if d.Ends || d.Will.Delay == 0 {
+			w.publishWill(x, d.Will)
+		} else {
+			x.will, x.willAt = d.Will, w.now.Add(d.Will.Delay)
+			w.timers.add(x.willAt, timerClient, x.ID)
+		}
+	}
+	if d.Ends {
+		w.forget(x)
+		return nil
+	}
+	if d.ExpireAfter > 0 {
+		w.expire(x, d.ExpireAfter)
+	}
+	return x
+}
+
+func (w *Worker) expire(x *client, after time.Duration) {
+	x.expireAt = w.now.Add(after)
+	w.timers.add(x.expireAt, timerClient, x.ID)
+}
+
+// endSession ends a session that has no connection: its time is up, or its client
+// begins anew.
+func (w *Worker) endSession(x *client) {
+	if x.will != nil { // [MQTT-3.1.3-9]: the will goes with the session at the latest
+		w.publishWill(x, x.will)
+		x.will = nil
+	}
+	if x.Durable != 0 {
+		w.batch.Add(persist.Op{Kind: persist.OpDeleteSession, ID: x.Durable})
+	}
+	w.forget(x)
+}
+
+// forget removes a session from all tables.
+func (w *Worker) forget(x *client) {
+	subs := x.Subscriptions()
+	for i := range subs {
+		w.g.index.Unsubscribe(subs[i].Filter, x.ID)
+	}
+	delete(w.byID, x.ClientID)
+	w.clients.drop(x.slot)
+}

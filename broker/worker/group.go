@@ -1,0 +1,107 @@
+package worker
+
+import (
+	"hash/fnv"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sluice/broker/session"
+	"sluice/broker/topic"
+	"sluice/persist"
+	"sluice/platform/mono"
+)
+
+// Options configures a Group.
+type Options struct {
+	Workers         int // at least 1; at most 256
+	Limits          session.Limits
+	ConnectionsMax  int           // in all; more are closed right after accept
+	ConnectTimeout  time.Duration // from accept to CONNECT
+	ConnectBytesMax int           // size of a CONNECT: what a peer can make us hold before we know it
+	OutputBytesMax  int           // unsent output of one connection; beyond it QoS 0 is dropped and the rest waits
+	Store           persist.Store
+	Logger          *zap.Logger
+	Now             mono.Time // when the group is made
+
+	// Random gives 64 random bits: for client ids that the broker assigns.
+	Random func() uint64
+}
+
+// Group is the workers of a broker and what they share.
+type Group struct {
+	opt      Options
+	limits   *session.Limits
+	index    *topic.Index
+	retained *topic.Retained
+	store    persist.Store
+	log      *zap.Logger
+	workers  []*Worker
+
+	connections atomic.Int64 // open, of all workers
+	stopping    atomic.Bool  // no new connections
+}
+
+// NewGroup makes the workers, each with the Net that nets gives it; they do not
+// run yet. SetStore and Restore come before the first of them does.
+func NewGroup(opt Options, nets []Net) *Group {
+	g := &Group{
+		opt: opt, limits: &opt.Limits, index: topic.NewIndex(), retained: topic.NewRetained(),
+		store: opt.Store, log: opt.Logger,
+	}
+	for i, n := range nets {
+		g.workers = append(g.workers, newWorker(g, i, n))
+	}
+	for _, w := range g.workers {
+		w.out = make([]*bundle, len(nets))
+		w.routed = make([]uint32, len(nets))
+	}
+	return g
+}
+
+// SetStore sets the store. A store needs to know the group (its Events) and the
+// group the store: the group is made first.
+func (g *Group) SetStore(s persist.Store) { g.store = s }
+
+// Workers gives the workers.
+func (g *Group) Workers() []*Worker { return g.workers }
+
+// Index gives the subscription index.
+func (g *Group) Index() *topic.Index { return g.index }
+
+// Retained gives the retained messages.
+func (g *Group) Retained() *topic.Retained { return g.retained }
+
+// Connections is the number of open connections.
+func (g *Group) Connections() int { return int(g.connections.Load()) }
+
+// owner is the worker of a client id.
+func (g *Group) owner(clientID []byte) *Worker {
+	h := fnv.New32a()
+	_, _ = h.Write(clientID)                           // cannot fail
+	return g.workers[h.Sum32()%uint32(len(g.workers))] // int has 32 bits on ARM
+}
+
+// Restore makes the sessions and retained messages that the store kept. It
+// must be called before the workers run.
+func (g *Group) Restore(im *persist.Image) {
+	for _, m := range im.Retained {
+		g.retained.Set(m)
+	}
+	for i := range im.Sessions {
+		si := &im.Sessions[i]
+		w := g.owner([]byte(si.ClientID))
+		w.restore(si)
+	}
+}
+
+// Settled implements persist.Events.
+func (g *Group) Settled(owner int, tokens []persist.Token, err error) {
+	g.workers[owner].inbox.postSettled(settled{tokens, err})
+}
+
+// Fetched implements persist.Events.
+func (g *Group) Fetched(owner int, f persist.Fetched) {
+	g.workers[owner].inbox.postFetched(f)
+}

@@ -1,0 +1,57 @@
+package worker
+
+import "sluice/broker/session"
+
+// Stats counts what a worker has done since the start, and what it has now.
+type Stats struct {
+	Accepted, Refused     uint64 // connections
+	Connects, Disconnects uint64 // CONNECT accepted, connections closed
+	Takeovers             uint64
+	Received, Sent        uint64 // PUBLISH packets
+	BytesReceived         uint64
+	BytesSent             uint64
+	Wills                 uint64
+	Expired               uint64 // sessions
+	RetainedRefused       uint64 // retained messages over the limit
+	Pauses                uint64 // a client was not read for a while
+	Dropped               session.Drops
+
+	Connections int
+	Sessions    int
+	AcksWaiting int
+}
+
+// Snapshot asks for the counters; the answer comes through the channel, which
+// must have room for it.
+func (w *Worker) Snapshot(answer chan<- Stats) {
+	w.Call(func(w *Worker) { answer <- w.Counters() })
+}
+
+// Counters gives the counters. It belongs to the worker's goroutine.
+func (w *Worker) Counters() Stats {
+	s := w.stats
+	s.Sent, s.Dropped = w.fx.Sent, w.fx.Dropped
+	s.Connections, s.Sessions, s.AcksWaiting = w.conns.used, w.clients.used, w.fx.Waiting
+	return s
+}
+
+// Add adds another worker's counters.
+func (s *Stats) Add(o *Stats) {
+	s.Accepted += o.Accepted
+	s.Refused += o.Refused
+	s.Connects += o.Connects
+	s.Disconnects += o.Disconnects
+	s.Takeovers += o.Takeovers
+	s.Received += o.Received
+	s.Sent += o.Sent
+	s.BytesReceived += o.BytesReceived
+	s.BytesSent += o.BytesSent
+	s.Wills += o.Wills
+	s.Expired += o.Expired
+	s.RetainedRefused += o.RetainedRefused
+	s.Pauses += o.Pauses
+	s.Dropped.Add(&o.Dropped)
+	s.Connections += o.Connections
+	s.Sessions += o.Sessions
+	s.AcksWaiting += o.AcksWaiting
+}

@@ -1,0 +1,53 @@
+package rig
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Usage is what a process takes from the system.
+type Usage struct {
+	Threads     int
+	Descriptors int
+	// HeapBytes is resident memory that is no file: heap and stacks. Pages of the
+	// store that the kernel has in its cache are not the process's.
+	HeapBytes int64
+}
+
+// String has all of it on one line.
+func (u Usage) String() string {
+	return fmt.Sprintf("%d threads, %d descriptors, %.1f MiB", u.Threads, u.Descriptors, float64(u.HeapBytes)/(1<<20))
+}
+
+// Usage reads the figures of a running process.
+func (p *Process) Usage() (u Usage, err error) {
+	proc := filepath.Join("/proc", strconv.Itoa(p.PID()))
+	status, err := os.ReadFile(filepath.Join(proc, "status"))
+	if err != nil {
+		return u, err
+	}
+	for line := range strings.Lines(string(status)) {
+		key, value, _ := strings.Cut(line, ":")
+		fields := strings.Fields(value)
+		switch key {
+		case "Threads":
+			u.Threads, err = strconv.Atoi(fields[0])
+		case "RssAnon":
+			var kib int64
+			kib, err = strconv.ParseInt(fields[0], 10, 64)
+			u.HeapBytes = kib << 10
+		}
+		if err != nil {
+			return u, fmt.Errorf("%s: %w", line, err)
+		}
+	}
+	if u.HeapBytes == 0 {
+		return u, fmt.Errorf("%s has ended", p.name)
+	}
+	fds, err := os.ReadDir(filepath.Join(proc, "fd"))
+	u.Descriptors = len(fds)
+	return u, err
+}

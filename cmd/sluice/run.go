@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sluice/bridge"
+	"sluice/broker"
+	"sluice/broker/front"
+	"sluice/broker/session"
+	"sluice/configs"
+	"sluice/persist"
+	"sluice/persist/bolt"
+	"sluice/persist/mem"
+	"sluice/platform"
+)
+
+// runCmd is `sluice run`.
+type runCmd struct {
+	Config string   `short:"c" type:"path" placeholder:"FILE" help:"Configuration file. Without it the defaults hold: see 'sluice check --defaults'."`
+	Listen []string `placeholder:"ADDRESS" help:"Listen here instead of where the configuration says: host:port, [ipv6]:port or unix:/path. May be given several times."`
+	Data   string   `type:"path" placeholder:"DIR" help:"Keep the store in this directory instead of the configured one."`
+}
+
+// Run starts the broker and its bridges, and serves until a signal or a failure.
+func (r *runCmd) Run() error {
+	cfg, err := loadConfig(r.Config, r.Listen, r.Data)
+	if err != nil {
+		return err
+	}
+	log, err := newLogger(&cfg.Log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Sync() }() // fails on a terminal, and there is no place left to say so
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	defer signal.Stop(signals)
+	return serve(cfg, log, signals)
+}
+
+// loadConfig reads the file, if any, and lays the command line over it.
+func loadConfig(path string, listen []string, data string) (*configs.Config, error) {
+	cfg := configs.Default()
+	if path != "" {
+		var err error
+		if cfg, err = configs.Load(path); err != nil {
+			return nil, err
+		}
+	}
+	cfg.Override(listen, data)
+	return cfg, cfg.Validate()
+}
+
+// serve is the life of the process, top to bottom.
+func serve(cfg *configs.Config, log *zap.Logger, signals <-chan os.Signal) error {
+	began := time.Now()
+	files, err := platform.RaiseNoFile()
+	if err != nil {
+		log.Warn("the limit of open files cannot be raised", zap.Error(err))
+	}
+	dir, err := cfg.DataPath()
+	if err != nil {
+		return err
+	}
+	b, err := broker.Start(brokerOptions(cfg, dir, files, log))
+	if err != nil {
+		return err
+	}
+	bridges, err := startBridges(cfg, b, log)
+	if err != nil {
+		return errors.Join(err, closeBridges(bridges), b.Close())
+	}
+	log.Info("started", zap.String("version", version), zap.Strings("listeners", b.Addresses()),
+		zap.String("data_dir", dir), zap.String("store", cfg.Store.Kind), zap.Duration("took", time.Since(began)))
+	if err := platform.Notify("READY=1"); err != nil {
+		log.Warn("cannot tell the service manager that we are ready", zap.Error(err))
+	}
+
+	select {
+	case s := <-signals:
+		log.Info("stopping", zap.Stringer("signal", s))
+	case err = <-b.Failed():
+		log.Error("a worker has failed", zap.Error(err))
+	}
+	_ = platform.Notify("STOPPING=1") // of no consequence any more
+	began = time.Now()
+	err = errors.Join(err, closeBridges(bridges), b.Close())
+	log.Info("stopped", zap.Duration("took", time.Since(began)))
+	return err
+}
+
+// spareFiles are descriptors that are not for clients: store, logs, listeners,
+// bridges, epoll.
+const spareFiles = 64
+
+func brokerOptions(cfg *configs.Config, dir string, files uint64, log *zap.Logger) broker.Options {
+	l := &cfg.Limits
+	o := broker.Options{
+		Workers: cfg.Workers,
+		Limits: session.Limits{
+			PacketBytesMax:      int(l.PacketBytesMax),
+			TopicLevelsMax:      l.TopicLevelsMax,
+			ClientIDBytesMax:    l.ClientIDBytesMax,
+			SubscriptionsMax:    l.SubscriptionsMax,
+			InflightMax:         l.InflightMax,
+			ReceiveMax:          l.ReceiveMax,
+			QueueMessagesMax:    l.QueueMessagesMax,
+			QueueBytesMax:       int(l.QueueBytesMax),
+			SessionExpiryMax:    time.Duration(l.SessionExpiryMax),
+			KeepAliveMax:        time.Duration(l.KeepaliveMax),
+			TopicAliasMax:       l.TopicAliasMax,
+			RetainedMessagesMax: l.RetainedMessagesMax,
+			RetainedBytesMax:    int(l.RetainedBytesMax),
+		},
+		ConnectionsMax:  l.ConnectionsMax,
+		ConnectTimeout:  time.Duration(l.ConnectTimeout),
+		ConnectBytesMax: int(l.ConnectBytesMax),
+		OutputBytesMax:  int(l.OutputBytesMax),
+		OpenStore:       func(e persist.Events) (persist.Store, error) { return openStore(cfg, dir, e, log) },
+		Logger:          log,
+	}
+	if o.Workers == 0 {
+		o.Workers = min(runtime.GOMAXPROCS(0), 256)
+	}
+	if room := int(min(files, 1<<20)) - spareFiles; o.ConnectionsMax == 0 || o.ConnectionsMax > room {
+		o.ConnectionsMax = max(room, 1)
+	}
+	for i := range cfg.Listeners {
+		o.Listeners = append(o.Listeners, front.Listener{
+			Address: cfg.Listeners[i].Address, ConnectionsMax: cfg.Listeners[i].ConnectionsMax,
+		})
+	}
+	return o
+}
+
+func openStore(cfg *configs.Config, dir string, e persist.Events, log *zap.Logger) (persist.Store, error) {
+	if cfg.Store.Kind == "memory" {
+		log.Warn("store.kind is memory: sessions and queued messages are lost when the broker stops")
+		return mem.New(mem.Options{Events: e}), nil
+	}
+	o := bolt.DefaultOptions()
+	o.Path, o.Events, o.Logger = dir, e, log
+	o.CommitInterval = time.Duration(cfg.Store.CommitInterval)
+	o.MaxFileBytes = int64(cfg.Store.MaxBytes)
+	return bolt.Open(o)
+}
+
+// startBridges attaches every bridge to its session, so that messages are
+// queued for it from now on, and lets it connect. Sessions of bridges that are
+// not configured any more gather nothing further, but keep what they have: it
+// may be a mistake in the configuration.
+func startBridges(cfg *configs.Config, b *broker.Broker, log *zap.Logger) (started []*bridge.Bridge, err error) {
+	hostname, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("host name, for the bridges' client ids: %w", err)
+	}
+	filters := map[string][]string{}
+	for _, s := range b.Sessions(session.InternalPrefix) {
+		filters[s.ClientID] = s.Filters
+	}
+	for i := range cfg.Bridges {
+		o, err := bridgeOptions(&cfg.Bridges[i], hostname)
+		if err != nil {
+			return started, err
+		}
+		o.DialLocal = b.Dial
+		o.StaleFilters = stale(filters[o.SessionName()], o.OutFilters())
+		delete(filters, o.SessionName())
+		x, err := bridge.New(o, log.Named("bridge").With(zap.String("bridge", o.Name)))
+		if err != nil {
+			return started, fmt.Errorf("bridge %q: %w", o.Name, err)
+		}
+		if err := x.Start(context.Background()); err != nil {
+			return started, fmt.Errorf("bridge %q: %w", o.Name, err)
+		}
+		started = append(started, x)
+	}
+	for id, f := range filters {
+		if len(f) > 0 {
+			log.Warn("a bridge is not configured any more: nothing further is queued for it; what is queued stays until a bridge of that name is configured again",
+				zap.String("session", id))
+			b.Mute(id)
+		}
+	}
+	return started, nil
+}
+
+// stale gives the filters that a session has and no route wants.
+func stale(have, want []string) []string {
+	return slices.DeleteFunc(slices.Clone(have), func(f string) bool { return slices.Contains(want, f) })
+}
+
+func bridgeOptions(c *configs.Bridge, hostname string) (bridge.Options, error) {
+	password, err := c.ReadPassword()
+	if err != nil {
+		return bridge.Options{}, fmt.Errorf("bridge %q: password_file: %w", c.Name, err)
+	}
+	o := bridge.Defaults()
+	o.Name, o.Address, o.ClientID = c.Name, c.Address, c.ClientIDOn(hostname)
+	o.Username, o.Password = c.Username, password
+	o.BridgeBit = c.BridgeBit
+	o.TLS = bridge.TLS{
+		CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile, ServerName: c.ServerName,
+		ALPN: c.ALPN, InsecureSkipVerify: c.InsecureSkipVerify,
+	}
+	o.KeepAlive, o.ConnectTimeout = time.Duration(c.Keepalive), time.Duration(c.ConnectTimeout)
+	o.ReconnectMin, o.ReconnectMax = time.Duration(c.ReconnectMin), time.Duration(c.ReconnectMax)
+	o.InflightMax, o.InflightMaxBytes = c.InflightMax, int(c.InflightBytesMax)
+	o.MaxPacketBytes, o.MaxPayloadBytes = int(c.PacketBytesMax), int(c.PayloadBytesMax)
+	o.OutMaxMessagesPerSecond, o.OutMaxBytesPerSecond = c.MessagesPerSecondMax, int(c.BytesPerSecondMax)
+	for _, r := range c.Routes {
+		d := bridge.Out
+		if r.Direction == "in" {
+			d = bridge.In
+		}
+		o.Routes = append(o.Routes, bridge.Route{
+			Direction: d, Filter: r.Filter, LocalPrefix: r.LocalPrefix, RemotePrefix: r.RemotePrefix, QoS: uint8(r.QoS),
+		})
+	}
+	return o, nil
+}
+
+func closeBridges(bs []*bridge.Bridge) error {
+	var errs []error
+	for _, x := range bs {
+		errs = append(errs, x.Close())
+	}
+	return errors.Join(errs...)
+}

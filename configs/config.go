@@ -1,0 +1,184 @@
+package configs
+
+import (
+	_ "embed"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Config is the whole configuration. It is made by Default or Load and not
+// changed after Validate.
+//
+// Tags: toml names the key, allow says which values it may have (allow.go),
+// secret keeps its value out of messages. Values are those of the keys' names;
+// sluice.toml explains each.
+type Config struct {
+	DataDir   string     `toml:"data_dir"` // "": see DataPath
+	Workers   int        `toml:"workers" allow:"0..256"`
+	Log       Log        `toml:"log"`
+	Listeners []Listener `toml:"listener"`
+	Limits    Limits     `toml:"limits"`
+	Store     Store      `toml:"store"`
+	Bridges   []Bridge   `toml:"bridge"`
+
+	at positions
+}
+
+// Log is what is logged and how.
+type Log struct {
+	Level  string `toml:"level" allow:"debug|info|warn|error"`
+	Format string `toml:"format" allow:"console|json"`
+}
+
+// Listener is one address to listen on.
+type Listener struct {
+	Address        string `toml:"address"` // host:port, [ipv6]:port or unix:/path
+	AllowAnonymous *bool  `toml:"allow_anonymous"`
+	ConnectionsMax int    `toml:"connections_max" allow:"0..1000000"` // 0: no limit of its own
+}
+
+// Limits bound what clients may do and make the broker hold. 0 has a meaning of
+// its own only where allow says so.
+type Limits struct {
+	PacketBytesMax      Bytes    `toml:"packet_bytes_max" allow:"1KiB..256MiB"`
+	ConnectBytesMax     Bytes    `toml:"connect_bytes_max" allow:"512B..1MiB"`
+	TopicLevelsMax      int      `toml:"topic_levels_max" allow:"1..1000"`
+	ClientIDBytesMax    int      `toml:"client_id_bytes_max" allow:"23..65535"`
+	ConnectionsMax      int      `toml:"connections_max" allow:"0..1000000"` // 0: what the limit of open files leaves
+	ConnectTimeout      Duration `toml:"connect_timeout" allow:"100ms..10m"`
+	KeepaliveMax        Duration `toml:"keepalive_max" allow:"0 or 1s..65535s"` // 0: no cap
+	SessionExpiryMax    Duration `toml:"session_expiry_max" allow:"0 or 1s..36500d"`
+	InflightMax         int      `toml:"inflight_max" allow:"1..65535"`
+	ReceiveMax          int      `toml:"receive_max" allow:"1..65535"`
+	SubscriptionsMax    int      `toml:"subscriptions_max" allow:"1..1000000"`
+	TopicAliasMax       int      `toml:"topic_alias_max" allow:"0..65535"` // 0: no aliases
+	OutputBytesMax      Bytes    `toml:"output_bytes_max" allow:"4KiB..1GiB"`
+	QueueMessagesMax    int      `toml:"queue_messages_max" allow:"1..100000000"`
+	QueueBytesMax       Bytes    `toml:"queue_bytes_max" allow:"64KiB..1GiB"`
+	RetainedMessagesMax int      `toml:"retained_messages_max" allow:"0..10000000"`
+	RetainedBytesMax    Bytes    `toml:"retained_bytes_max" allow:"0 or 1KiB..1GiB"`
+}
+
+// Store is where sessions, queues and retained messages are kept.
+type Store struct {
+	Kind           string   `toml:"kind" allow:"bolt|memory"`
+	CommitInterval Duration `toml:"commit_interval" allow:"0 or 1ms..10s"` // 0: as soon as the last commit is done
+	MaxBytes       Bytes    `toml:"max_bytes" allow:"0 or 1MiB..1TiB"`     // 0: no limit
+}
+
+// Bridge is a connection to an upstream broker. TLS files belong to tls://
+// addresses only.
+type Bridge struct {
+	Name                 string   `toml:"name"`
+	Address              string   `toml:"address"`   // tcp://host[:1883] or tls://host[:8883]
+	ClientID             string   `toml:"client_id"` // "": see ClientIDOn
+	Username             string   `toml:"username"`
+	Password             string   `toml:"password" secret:"true"`
+	PasswordFile         string   `toml:"password_file"`
+	CAFile               string   `toml:"ca_file"`
+	CertFile             string   `toml:"cert_file"`
+	KeyFile              string   `toml:"key_file"`
+	ServerName           string   `toml:"server_name"`
+	ALPN                 []string `toml:"alpn"`
+	InsecureSkipVerify   bool     `toml:"insecure_skip_verify"`
+	BridgeBit            bool     `toml:"bridge_bit"`
+	Keepalive            Duration `toml:"keepalive" allow:"1s..65535s"` // whole seconds
+	ConnectTimeout       Duration `toml:"connect_timeout" allow:"1s..10m"`
+	ReconnectMin         Duration `toml:"reconnect_min" allow:"10ms..1h"`
+	ReconnectMax         Duration `toml:"reconnect_max" allow:"10ms..24h"`
+	InflightMax          int      `toml:"inflight_max" allow:"1..65535"`
+	InflightBytesMax     Bytes    `toml:"inflight_bytes_max" allow:"1KiB..1GiB"`
+	PacketBytesMax       Bytes    `toml:"packet_bytes_max" allow:"128B..256MiB"`
+	PayloadBytesMax      Bytes    `toml:"payload_bytes_max" allow:"0..256MiB"`          // 0: no limit
+	MessagesPerSecondMax int      `toml:"messages_per_second_max" allow:"0..1000000"`   // 0: no limit
+	BytesPerSecondMax    Bytes    `toml:"bytes_per_second_max" allow:"0 or 128B..1GiB"` // 0: no limit
+	Routes               []Route  `toml:"route"`
+}
+
+// Route selects what a bridge carries, and renames it.
+type Route struct {
+	Direction    string `toml:"direction" allow:"out|in"`
+	Filter       string `toml:"filter"`
+	LocalPrefix  string `toml:"local_prefix"`
+	RemotePrefix string `toml:"remote_prefix"`
+	QoS          int    `toml:"qos" allow:"0..1"`
+}
+
+// setDefaults fills in a [[bridge]] before its keys are laid over it. sluice.toml
+// shows the same values in its commented example, and a test compares them.
+func (b *Bridge) setDefaults() {
+	*b = Bridge{
+		Keepalive:        Duration(60 * time.Second),
+		ConnectTimeout:   Duration(30 * time.Second),
+		ReconnectMin:     Duration(1 * time.Second),
+		ReconnectMax:     Duration(60 * time.Second),
+		InflightMax:      100,
+		InflightBytesMax: 4 << 20,
+		PacketBytesMax:   1 << 20,
+	}
+}
+
+// setDefaults fills in a [[bridge.route]].
+func (r *Route) setDefaults() { *r = Route{QoS: 1} }
+
+//go:embed sluice.toml
+var defaultFile string
+
+// DefaultFile is the commented file that the defaults come from.
+func DefaultFile() string { return defaultFile }
+
+// Default returns the configuration without any file.
+func Default() *Config {
+	c := new(Config)
+	if problems := c.lay(defaultFile, "sluice.toml"); len(problems) > 0 {
+		panic("BUG: the embedded sluice.toml: " + problems.Error())
+	}
+	c.at = positions{} // the user knows nothing of that file's lines
+	return c
+}
+
+// Anonymous says whether clients need not say who they are: as configured, or
+// else only where nobody but this machine can connect.
+func (l *Listener) Anonymous() bool {
+	if l.AllowAnonymous != nil {
+		return *l.AllowAnonymous
+	}
+	return l.local()
+}
+
+// systemDir is where a service keeps its data.
+const systemDir = "/var/lib/sluice"
+
+// DataPath returns the directory for the store. Without data_dir it is
+// /var/lib/sluice for root and where that can be written; otherwise
+// $XDG_STATE_HOME/sluice or ~/.local/state/sluice. It creates nothing.
+func (c *Config) DataPath() (string, error) {
+	if c.DataDir != "" {
+		return c.DataDir, nil
+	}
+	if os.Geteuid() == 0 || unix.Access(systemDir, unix.W_OK) == nil {
+		return systemDir, nil
+	}
+	if state := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(state) {
+		return filepath.Join(state, "sluice"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", errors.New("no place for the data: /var/lib/sluice cannot be written and there is no home directory; set data_dir")
+	}
+	return filepath.Join(home, ".local", "state", "sluice"), nil
+}
+
+// ClientIDOn returns the client id towards the upstream on the machine of that
+// host name: client_id, or else sluice-<name>-<hostname>. Two gateways with one
+// host name would get one client id and disconnect each other without end.
+func (b *Bridge) ClientIDOn(hostname string) string {
+	if b.ClientID != "" {
+		return b.ClientID
+	}
+	return "sluice-" + b.Name + "-" + hostname
+}

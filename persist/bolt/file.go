@@ -1,0 +1,275 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"sluice/persist"
+)
+
+// DESIGN. The file is opened and locked by us, checked, and then handed to
+// bbolt, so that nobody can come in between. Whatever goes wrong with the
+// contents is a damageError, whether we find it, or bbolt panics over it, or a
+// read faults: then the file is moved aside, and we begin with an empty one.
+
+const (
+	fileName     = "sluice.db"
+	lockTimeout  = time.Second
+	lockInterval = 20 * time.Millisecond
+
+	// pageBytes is the same on all systems, so that a commit writes no more
+	// where the kernel's pages have 16 or 64 KiB, and files can be moved.
+	pageBytes = 4096
+
+	// growBytes is by how much the file grows; each time costs a sync.
+	growBytes = 4 << 20
+
+	// The map is made this long from the start: it is only addresses, and to
+	// map anew makes readers and the committer wait for each other.
+	mapBytes   = 64 << 20
+	mapBytes32 = 8 << 20
+
+	// reserveBytes of the permitted size are kept for transactions that only
+	// remove.
+	reserveBytes = 256 << 10
+)
+
+// filePath gives the path of the file, and makes its directories.
+func filePath(path string) (string, error) {
+	if info, err := os.Stat(path); filepath.Ext(path) != ".db" || err == nil && info.IsDir() {
+		path = filepath.Join(path, fileName)
+	}
+	dir := filepath.Dir(path)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return "", fmt.Errorf("store directory: %w", err)
+		}
+		if err := syncDir(filepath.Dir(dir)); err != nil {
+			return "", err
+		}
+	}
+	return path, nil
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("store directory: %w", err)
+	}
+	err = d.Sync()
+	if cerr := d.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("store directory %s: %w", dir, err)
+	}
+	return nil
+}
+
+// lockFile opens the file, creating it if need be, and locks it. The lock goes
+// with the last descriptor, so with the process at the latest.
+func lockFile(path string) (*os.File, error) {
+	deadline := time.Now().Add(lockTimeout)
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("store file: %w", err)
+		}
+		err = flock(f)
+		if err == nil && sameFile(f, path) {
+			return f, nil
+		}
+		f.Close()
+		switch {
+		case err != nil && !errors.Is(err, unix.EWOULDBLOCK):
+			return nil, fmt.Errorf("store file %s: lock: %w", path, err)
+		case time.Now().After(deadline):
+			return nil, fmt.Errorf("store file %s is in use by another process", path)
+		}
+		time.Sleep(lockInterval)
+	}
+}
+
+func flock(f *os.File) error {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var lerr error
+	if err := c.Control(func(fd uintptr) { lerr = unix.Flock(int(fd), unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
+		return err
+	}
+	return lerr
+}
+
+// sameFile tells whether path still names f: while we waited for the lock, the
+// other process may have moved the file and made another.
+func sameFile(f *os.File, path string) bool {
+	a, err1 := f.Stat()
+	b, err2 := os.Stat(path)
+	return err1 == nil && err2 == nil && os.SameFile(a, b)
+}
+
+// openFile opens the file and reads what Load gives. A damaged file is moved
+// aside once.
+func (s *Store) openFile() error {
+	err := s.openOnce()
+	if !isDamage(err) {
+		return err
+	}
+	moved, merr := quarantine(s.path)
+	if merr != nil {
+		return errors.Join(err, merr)
+	}
+	s.quarantined = moved
+	s.log.Error("store file is damaged: moved aside, beginning with an empty store",
+		zap.String("file", s.path), zap.String("moved_to", moved), zap.Error(err))
+	return s.openOnce()
+}
+
+// openOnce opens the file as it is.
+func (s *Store) openOnce() error {
+	f, err := lockFile(s.path)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return fmt.Errorf("store file: %w", err)
+	}
+	fresh := info.Size() == 0
+	s.clean = !fresh
+	if !fresh {
+		if s.clean, err = checkFile(f, info.Size()); err != nil {
+			f.Close()
+			return err
+		}
+	}
+	db, err := openBolt(f, s.opt.MaxFileBytes)
+	if err != nil {
+		f.Close() // also drops the lock, if bbolt panicked and left the file open
+		return err
+	}
+	if err := s.readFile(db, fresh); err != nil {
+		closeBolt(db)
+		return err
+	}
+	if fresh {
+		if err := syncDir(filepath.Dir(s.path)); err != nil {
+			closeBolt(db)
+			return err
+		}
+	}
+	s.db, s.file = db, f
+	return nil
+}
+
+// readFile prepares a fresh file, or checks and loads an old one.
+func (s *Store) readFile(db *bbolt.DB, fresh bool) error {
+	if fresh {
+		if err := db.Update(createBuckets); err != nil {
+			return fmt.Errorf("store file %s: %w", s.path, err)
+		}
+	}
+	return guard(func() error {
+		return db.View(func(tx *bbolt.Tx) error {
+			s.fileBytes.Store(tx.Size())
+			if err := checkSchema(tx, s.path); err != nil {
+				return err
+			}
+			return s.load(tx)
+		})
+	})
+}
+
+func checkSchema(tx *bbolt.Tx, path string) error {
+	for _, name := range bucketNames {
+		if tx.Bucket(name) == nil {
+			return damaged("no bucket %q", name)
+		}
+	}
+	version, err := persist.DecodeNumber(keySchema, tx.Bucket(bucketMeta).Get(keySchema))
+	if err != nil {
+		return damaged("no version")
+	}
+	if version > schema {
+		return fmt.Errorf("store file %s has format %d, this program knows formats up to %d: go back to the newer program, or move the file away", path, version, schema)
+	}
+	return nil
+}
+
+// openBolt gives a locked file to bbolt.
+func openBolt(f *os.File, maxBytes int64) (db *bbolt.DB, err error) {
+	opt := bbolt.Options{
+		NoFreelistSync:  true,
+		FreelistType:    bbolt.FreelistMapType,
+		PageSize:        pageBytes,
+		InitialMmapSize: mapBytes,
+		MaxSize:         int(maxBytes),
+		OpenFile:        func(string, int, os.FileMode) (*os.File, error) { return f, nil },
+	}
+	if is32bit {
+		opt.InitialMmapSize = mapBytes32
+	}
+	if opt.MaxSize > 0 {
+		opt.MaxSize -= reserveBytes
+		opt.InitialMmapSize = min(opt.InitialMmapSize, int(maxBytes))
+	}
+	err = guard(func() error {
+		db, err = bbolt.Open(f.Name(), 0o600, &opt)
+		if err != nil && !errors.Is(err, unix.ENOMEM) && !errors.Is(err, unix.ENOSPC) {
+			return damaged("%v", err)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	db.AllocSize = growBytes
+	return db, nil
+}
+
+// closeBolt closes a file that is not used for writing.
+func closeBolt(db *bbolt.DB) { _ = guard(db.Close) }
+
+// guard turns a panic over a damaged file, and a fault of the memory that it is
+// mapped to, into a damageError.
+func guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			if msg := fmt.Sprint(r); strings.HasPrefix(msg, "BUG: ") {
+				panic(r)
+			}
+			err = damaged("%v", r)
+		}
+	}()
+	return f()
+}
+
+// quarantine moves the file aside, to the first free name of the form
+// sluice.db.corrupt-<n>.
+func quarantine(path string) (string, error) {
+	for n := 1; ; n++ {
+		moved := fmt.Sprintf("%s.corrupt-%d", path, n)
+		if _, err := os.Lstat(moved); err == nil {
+			continue
+		}
+		if err := os.Rename(path, moved); err != nil {
+			return "", fmt.Errorf("store file: %w", err)
+		}
+		return moved, syncDir(filepath.Dir(path))
+	}
+}

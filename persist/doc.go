@@ -1,0 +1,34 @@
+// Package persist says what a store is (Store), what it guarantees, and keeps
+// the pending set that every store shares. The stores themselves are
+// persist/bolt (a file) and persist/mem (for tests, the simulator, and
+// gateways that want no disk). No goroutine, no clock and no I/O here.
+//
+// # What is stored
+//
+// Sessions that outlive their connection, with their subscriptions; for each a
+// queue of messages not yet acknowledged by the client, and the set of QoS 2
+// packet ids received from it; and the retained messages.
+//
+// # Queues
+//
+// A queue belongs to one session, named by a number that is never used again.
+// Each message put into it gets the next sequence number of that queue, at
+// Submit: so sequence numbers are dense in the order of Submit, whichever
+// worker submitted. The owner of the session sends in that order. The MQTT
+// packet id of a message is a function of its sequence number, therefore it
+// need not be stored and is the same after a crash.
+//
+// # Groups and settlement
+//
+// The ops of one publication (its copies to every queue, its retained update,
+// its QoS 2 packet id) form a group with a Token. The group is settled when
+// each of its ops is on disk (written and fsynced in one transaction: the
+// whole group is there after a crash, or nothing of it) or has been cancelled
+// by a later op (a Dequeue of a message not yet written; a newer retained
+// message of the same topic). Then, and never before, Events.Settled names
+// the token, and the worker acknowledges. When everything pending has been
+// cancelled, nothing is written at all: with receivers that acknowledge within
+// the commit interval the disk stays idle.
+//
+// A group with only ops that have no effect (an unknown queue) settles at once.
+package persist
