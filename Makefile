@@ -3,8 +3,10 @@
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS   = -s -w -X main.version=$(VERSION)
 BUILD     = CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
-FUZZTIME ?= 20s
+FUZZTIME ?= 1m
+SEEDS    ?= 5000
 BENCH    ?= .
+COUNT    ?= 1
 ARGS     ?=
 
 # The simulator and the end-to-end tests have steps of their own.
@@ -45,27 +47,23 @@ race:           # run the unit tests with the race detector and run-time checks
 	CGO_ENABLED=1 go test -race -tags invariants -count=1 -timeout 10m $(UNIT)
 
 fuzz:           # fuzz every target for FUZZTIME each
-	@for pkg in $(UNIT); do \
-	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-	    echo "$$pkg $$target"; \
-	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 200x $$pkg || exit 1; \
-	  done; done
+	@deploy/fuzz.sh $(FUZZTIME) $(UNIT)
 
-sim:            # run the deterministic simulator, and then the canaries, which it must catch
-	go test -count=1 -timeout 10m ./broker/sim/...
-	go test -count=1 -timeout 10m -tags canary ./broker/sim/...
+sim:            # run the simulator over SEEDS seeds, and then the canaries: known bugs that it must find
+	go test -count=1 -timeout 15m ./broker/sim -seeds $(SEEDS)
+	go test -count=1 -timeout 15m -tags canary ./broker/sim
 
 e2e:            # test the built binary with real clients and a real upstream
 	go test -count=1 -timeout 15m ./cmd/sluice/e2e/...
 
-bench:          # run the benchmarks: make bench BENCH=Match
-	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+bench:          # run the benchmarks, as benchstat reads them: make bench BENCH=Match COUNT=10
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(UNIT)
 
 cross:          # build dist/ for all supported machines and print the sizes
 	@deploy/cross.sh '$(VERSION)'
 
-demo: build     # kill the broker in an outage of its upstream, and count what arrives
-	@deploy/demo.sh
+demo: tools     # cut the uplink, kill the gateway, restore the uplink, and count what arrives
+	go run ./cmd/demo $(ARGS)
 
 clean:          # remove what was built
 	rm -rf bin dist

@@ -45,22 +45,39 @@ type guard struct {
 	left    int  // bytes of the current packet not handed out yet
 	greeted bool // CONNACK has passed
 
+	ended chan struct{} // closed when the writing goroutine has returned
+
 	subacks atomic.Int32 // how many SUBACKs are due: none is, once messages flow
 
-	mu  sync.Mutex
-	err error // the first; nil: alive
+	dead chan struct{} // closed by fail
+	mu   sync.Mutex
+	err  error // the first; nil: alive
 }
 
 // newGuard starts a goroutine, which ends with the connection. moved is called
 // for each step forward in the middle of a long write.
 func newGuard(conn, raw net.Conn, maxBytes int, writeTimeout time.Duration, moved func()) *guard {
-	g := &guard{Conn: conn, raw: raw, maxBytes: maxBytes, in: bufio.NewReaderSize(conn, guardBufferBytes)}
+	g := &guard{Conn: conn, raw: raw, maxBytes: maxBytes, in: bufio.NewReaderSize(conn, guardBufferBytes), ended: make(chan struct{}), dead: make(chan struct{})}
 	g.out = newWriter(conn, writeTimeout, func(err error) { g.fail(err) }, moved)
-	go func() {
-		g.out.run()
-		g.fail(errUplinkClosed)
-	}()
+	go g.write()
 	return g
+}
+
+// write is the goroutine. After a Close it lets the upstream close first: a
+// socket that is closed while there is something to read is reset, and what
+// we wrote last, acknowledgements and DISCONNECT, is thrown away.
+func (g *guard) write() {
+	defer close(g.ended)
+	g.out.run()
+	closeWrite(g.raw)
+	_ = g.Conn.SetReadDeadline(time.Now().Add(quiesce)) // the reader then calls fail
+}
+
+// closeWrite says that nothing more will be sent.
+func closeWrite(c net.Conn) {
+	if half, ok := c.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
 }
 
 // Read hands out at most the rest of one packet.
@@ -164,8 +181,9 @@ func (g *guard) SetDeadline(t time.Time) error { return g.Conn.SetReadDeadline(t
 // SetWriteDeadline does nothing: see SetDeadline.
 func (g *guard) SetWriteDeadline(time.Time) error { return nil }
 
-// Close is for paho. What it has written before, a DISCONNECT, still leaves if
-// the socket takes it within the write timeout, and if nobody calls fail earlier.
+// Close is for paho. What it has written before still leaves, if the socket
+// takes it and nobody calls fail earlier. The socket itself is closed by fail,
+// which whoever made the guard calls in the end.
 func (g *guard) Close() error {
 	g.out.finish()
 	return nil
@@ -180,6 +198,7 @@ func (g *guard) fail(err error) error {
 	if g.err == nil {
 		g.err = err
 		g.out.kill()
+		close(g.dead)
 		_ = g.raw.Close()
 	}
 	return g.err

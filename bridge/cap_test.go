@@ -27,7 +27,7 @@ func guarded(t *testing.T, g *guard, feed net.Conn, in []byte, step int) ([]byte
 		_ = feed.Close()
 	}()
 	out, err := io.ReadAll(g)
-	<-g.out.ended
+	<-g.ended
 	return out, err
 }
 
@@ -37,7 +37,7 @@ func testGuard(t *testing.T, maxBytes int) (*guard, net.Conn) {
 	t.Cleanup(func() {
 		_ = g.fail(errUplinkClosed)
 		_ = b.Close()
-		<-g.out.ended
+		<-g.ended
 	})
 	return g, b
 }
@@ -100,20 +100,29 @@ func TestGuardNeverSaysClosed(t *testing.T) {
 	for what, end := range map[string]func(g *guard, feed net.Conn){
 		"fail":  func(g *guard, _ net.Conn) { _ = g.fail(errNoPuback) },
 		"close": func(g *guard, _ net.Conn) { _ = g.Close() },
-		"peer":  func(_ *guard, feed net.Conn) { _ = feed.Close() },
+		"body": func(g *guard, feed net.Conn) {
+			_, _ = feed.Write([]byte("\x30\x05\x00")) // the rest never comes
+			_ = g.fail(errNoPuback)
+		},
 		"write": func(g *guard, feed net.Conn) { _ = feed.Close(); _, _ = g.Write([]byte("x")) },
 	} {
 		g, feed := testGuard(t, 128)
+		if what == "body" {
+			g.greeted = true
+		}
 		got := make(chan error, 1)
 		go func() {
-			_, err := g.Read(make([]byte, 1))
+			var err error
+			for buf := make([]byte, 10); err == nil; {
+				_, err = g.Read(buf)
+			}
 			got <- err
 		}()
 		end(g, feed)
 		if err := <-got; err == nil || strings.Contains(err.Error(), "use of closed") {
 			t.Errorf("%s: Read returns %v", what, err)
 		}
-		<-g.out.ended
+		<-g.ended
 		if _, err := g.Write([]byte("x")); err == nil || strings.Contains(err.Error(), "use of closed") {
 			t.Errorf("%s: Write returns %v", what, err)
 		}
@@ -137,7 +146,7 @@ func TestGuardWriteTimeout(t *testing.T) {
 	defer b.Close()
 	g := newGuard(a, a, 128, 20*time.Millisecond, nil)
 	_, _ = g.Write([]byte("x"))
-	<-g.out.ended
+	<-g.ended
 	if _, err := g.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "timeout") {
 		t.Errorf("%v", err)
 	}

@@ -50,7 +50,15 @@ func TestCloseUnderLoadDrains(t *testing.T) {
 			t.Errorf("round %d: sent %d, acknowledged %d", round, st.Sent, st.Acked)
 		}
 	}
+	local.with(func() {
+		if local.goodbyes != local.attached {
+			t.Errorf("%d DISCONNECTs on %d local connections", local.goodbyes, local.attached)
+		}
+	})
 	up.with(func() {
+		if up.goodbyes != up.connects {
+			t.Errorf("%d DISCONNECTs on %d uplinks", up.goodbyes, up.connects)
+		}
 		seen := map[string]int{}
 		for _, m := range up.got {
 			if seen[m.payload]++; seen[m.payload] > 1 {
@@ -58,6 +66,38 @@ func TestCloseUnderLoadDrains(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Close finishes what is under way and begins nothing new.
+func TestCloseTakesNoNewDownlink(t *testing.T) {
+	local, up := newFakeLocal(t), newFakeUpstream(t)
+	inOracle(t, local, up)
+	local.hold = true
+	b := startBridge(t, testOptions(local, up.addr(), inCmd))
+	eventually(t, "up", inState(b, StateUp))
+	up.send("dev/cmd/a", "before", 1, false)
+	eventually(t, "the first", func() bool { return len(local.received()) == 1 })
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		_ = b.Close()
+	}()
+	<-b.closing
+	eventually(t, "new ones are not taken", func() bool {
+		up.send("dev/cmd/a", "after", 1, false)
+		st := b.Status()
+		return st.RemoteReceived > int64(st.InflightIn)
+	})
+	local.letGo()
+	<-closed
+	up.with(func() {
+		if !up.downAck["before"] {
+			t.Error("the first was not acknowledged upstream")
+		}
+	})
+	if st := b.Status(); st.RemoteReceived <= st.LocalAcked {
+		t.Errorf("status %+v", st)
+	}
 }
 
 func TestCloseDoesNotWaitLongerThanDrainTimeout(t *testing.T) {
@@ -124,8 +164,12 @@ func TestStartNeedsTheLocalBroker(t *testing.T) {
 		t.Errorf("Start: %v", err)
 	}
 	local.with(func() { local.refuseDial = false })
+	began := time.Now()
 	if err := b.Start(context.Background()); err != nil {
 		t.Errorf("second Start: %v", err)
+	}
+	if took := time.Since(began); took >= farewellTimeout {
+		t.Errorf("Start took %v: it waited for the end of the farewell", took)
 	}
 	eventually(t, "up", inState(b, StateUp))
 	if err := b.Start(context.Background()); err == nil {

@@ -30,6 +30,7 @@ type fakeLocal struct {
 	out      *writer  // of conn
 	wg       sync.WaitGroup
 
+	goodbyes int        // DISCONNECTs
 	attached int        // connections so far
 	dups     int        // PUBLISHes sent with DUP
 	peak     int        // most in flight at once
@@ -232,6 +233,7 @@ func (f *fakeLocal) handle(conn net.Conn, h mqtt.Header, body []byte) bool {
 	case mqtt.PINGREQ:
 		f.write(mqtt.AppendPingresp(nil))
 	case mqtt.DISCONNECT:
+		f.goodbyes++
 		return false
 	default:
 		f.t.Errorf("fake local broker: unexpected packet type %d", h.Type)

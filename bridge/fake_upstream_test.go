@@ -18,6 +18,7 @@ type fakeUpstream struct {
 	conn     *upConn // the latest that said CONNECT
 	conns    map[*upConn]bool
 	connects int
+	goodbyes int // DISCONNECTs
 	lastHi   mqtt.Connect
 	got      []upMsg         // in order of arrival, duplicates included
 	acked    map[string]bool // payloads whose PUBACK was written, or is about to be
@@ -179,6 +180,7 @@ func (f *fakeUpstream) handle(c *upConn, h mqtt.Header, body []byte) bool {
 	case mqtt.PINGREQ:
 		c.write(mqtt.AppendPingresp(nil))
 	case mqtt.DISCONNECT:
+		f.goodbyes++
 		return false
 	default:
 		f.t.Errorf("fake upstream: unexpected packet type %d", h.Type)

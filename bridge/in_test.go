@@ -31,7 +31,6 @@ func inOracle(t *testing.T, local *fakeLocal, up *fakeUpstream) {
 func TestDownlinkInOrder(t *testing.T) {
 	local, up := newFakeLocal(t), newFakeUpstream(t)
 	inOracle(t, local, up)
-	local.receiveMax = 7 // below InflightMax: the fake checks it
 	b := startBridge(t, testOptions(local, up.addr(), inCmd))
 	eventually(t, "up", inState(b, StateUp))
 	for i := range 500 {
@@ -62,6 +61,7 @@ func TestDownlinkWaitsForTheLocalPuback(t *testing.T) {
 	local, up := newFakeLocal(t), newFakeUpstream(t)
 	inOracle(t, local, up)
 	local.hold = true
+	local.receiveMax = 6 // the fake checks it
 	o := testOptions(local, up.addr(), inCmd)
 	o.InflightMax = 10
 	b := startBridge(t, o)
@@ -69,9 +69,9 @@ func TestDownlinkWaitsForTheLocalPuback(t *testing.T) {
 	for i := range 30 {
 		up.send("dev/cmd/a", fmt.Sprint(i), 1, false)
 	}
-	eventually(t, "the window is full", func() bool { return len(local.received()) == 10 })
-	if st := b.Status(); st.InflightIn != 10 {
-		t.Errorf("%d in flight", st.InflightIn)
+	eventually(t, "the window is full", func() bool { return len(local.received()) == 6 && b.Status().InflightIn == 10 })
+	if st := b.Status(); st.RemoteReceived != 11 { // one waits for room
+		t.Errorf("%d taken", st.RemoteReceived)
 	}
 	up.with(func() {
 		if len(up.downAck) != 0 {

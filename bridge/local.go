@@ -31,6 +31,8 @@ type local struct {
 
 	answers chan mqtt.Suback // to the one request that is under way
 
+	gone chan struct{} // closed when read has returned
+
 	mu  sync.Mutex
 	err error // why the connection ended; nil: alive
 }
@@ -46,7 +48,7 @@ const (
 	// can express. The broker has its own limit for messages.
 	localPacketMax = mqtt.PacketBytesMax
 
-	// farewellTimeout bounds how long leave waits for the DISCONNECT.
+	// farewellTimeout bounds how long leave waits for the broker to hang up.
 	farewellTimeout = time.Second
 )
 
@@ -64,6 +66,7 @@ func attachLocal(ctx context.Context, o *Options) (*local, error) {
 		in:      frames{src: conn, max: localPacketMax},
 		timeout: o.progressTimeout(),
 		answers: make(chan mqtt.Suback, 1),
+		gone:    make(chan struct{}),
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	err = l.handshake(o)
@@ -132,6 +135,7 @@ func (l *local) takeLimits(ack *mqtt.Connack) {
 // Publish given to onPublish aliases the read buffer. onPuback gets the answers
 // to publish.
 func (l *local) read(onPublish func(*mqtt.Publish), onPuback func(id uint16, reason mqtt.Reason)) error {
+	defer close(l.gone)
 	var (
 		pub mqtt.Publish
 		ack mqtt.Ack
@@ -265,8 +269,9 @@ func (l *local) ping() {
 	l.out.end(mqtt.AppendPingreq(l.out.begin()))
 }
 
-// leave sends what is still to be sent and a DISCONNECT, and ends the
-// connection. The session stays: it was given an expiry when it began, and the
+// leave sends what is still to be sent and a DISCONNECT, waits for the broker
+// to hang up, lest a reset destroys what it has not read yet, and ends the
+// connection. read must be running, and onPublish must not block. The session stays: it was given an expiry when it began, and the
 // DISCONNECT does not change it (MQTT5 3.14.2.2.2).
 func (l *local) leave() {
 	var bye mqtt.Disconnect
@@ -276,6 +281,11 @@ func (l *local) leave() {
 	defer timer.Stop()
 	select {
 	case <-l.out.ended:
+		closeWrite(l.conn)
+	case <-timer.C:
+	}
+	select {
+	case <-l.gone:
 	case <-timer.C:
 	}
 	l.kill(errLocalClosed)

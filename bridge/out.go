@@ -78,6 +78,11 @@ func newOutFlow(l *link) *outFlow {
 
 // take is called by the local reader for each PUBLISH.
 func (f *outFlow) take(p *mqtt.Publish) {
+	select {
+	case <-f.stop:
+		return // not acknowledged: it comes again at the next attachment
+	default:
+	}
 	c := f.link.counters
 	c.received.Add(1)
 	if p.QoS > 1 {

@@ -60,7 +60,8 @@ const (
 	// lost at that very moment.
 	handoverTimeout = 2 * time.Second
 
-	// quiesce is how long Disconnect waits for the DISCONNECT to leave.
+	// quiesce is how long we wait for a DISCONNECT to leave, and then for the
+	// upstream to close the connection.
 	quiesce = 250 * time.Millisecond
 )
 
@@ -96,7 +97,7 @@ func dialUplink(ctx context.Context, o *Options, onMessage func(inMessage), onLo
 	if err != nil {
 		u.kill(err)
 		<-token.Done() // soon: its connection is closed
-		<-u.guard.out.ended
+		<-u.guard.ended
 		return nil, fmt.Errorf("connect: %w", err)
 	}
 	return u, nil
@@ -176,16 +177,23 @@ func (u *uplink) subscribe(ctx context.Context, filter string, qos uint8, lost <
 	return code, nil // paho also sets an error for 0x80
 }
 
-// disconnect says DISCONNECT if that is possible soon.
+// disconnect says DISCONNECT and waits for the upstream to hang up, both if
+// that is possible soon.
 func (u *uplink) disconnect() {
 	u.client.Disconnect(uint(quiesce / time.Millisecond))
+	timer := time.NewTimer(quiesce)
+	defer timer.Stop()
+	select {
+	case <-u.guard.dead:
+	case <-timer.C:
+	}
 }
 
 // close ends the connection and waits for our part of it.
 func (u *uplink) close() {
 	u.kill(errUplinkClosed)
 	u.client.Disconnect(0) // in case paho has not noticed; returns at once
-	<-u.guard.out.ended
+	<-u.guard.ended
 }
 
 // reason is why the connection ended.

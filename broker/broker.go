@@ -42,6 +42,10 @@ type Options struct {
 	OutputBytesMax int
 	// OpenStore opens the store, which answers to events.
 	OpenStore func(events persist.Events) (persist.Store, error)
+	// Attach, if not nil, is called by Start when everything runs and before
+	// anybody can connect from outside: the place to attach what must see each
+	// message, such as bridges. Its error ends Start.
+	Attach func(b *Broker) error
 	// Logger must be set.
 	Logger *zap.Logger
 }
@@ -88,20 +92,49 @@ func (b *Broker) start() (err error) {
 		return errors.Join(err, closeNets(nets), front.Close(b.sockets))
 	}
 	for _, w := range b.group.Workers() {
-		for _, s := range b.sockets {
-			err = errors.Join(err, w.Listen(worker.Listener{FD: s.FD, Address: s.Bound, ConnectionsMax: s.ConnectionsMax, Open: s.Open}))
-		}
-	}
-	if err != nil {
-		return errors.Join(err, b.store.Close(), closeNets(nets), front.Close(b.sockets))
-	}
-	for _, w := range b.group.Workers() {
 		b.running.Go(func() {
 			if err := w.Run(); err != nil {
 				b.fail.Do(func() { close(b.broken) })
 				b.failed <- err
 			}
 		})
+	}
+	if b.opt.Attach != nil {
+		err = b.opt.Attach(b)
+	}
+	if err == nil {
+		err = b.listen()
+	}
+	if err != nil {
+		return errors.Join(err, b.Close())
+	}
+	return nil
+}
+
+// listen lets the workers accept.
+func (b *Broker) listen() error {
+	ws := b.group.Workers()
+	answers := make(chan error, len(ws))
+	for _, w := range ws {
+		w.Call(func(w *worker.Worker) {
+			var err error
+			for _, s := range b.sockets {
+				err = errors.Join(err, w.Listen(worker.Listener{FD: s.FD, Address: s.Bound, ConnectionsMax: s.ConnectionsMax, Open: s.Open}))
+			}
+			answers <- err
+		})
+	}
+	var err error
+	for range ws {
+		select {
+		case e := <-answers:
+			err = errors.Join(err, e)
+		case <-b.broken: // Failed tells more
+			err = errors.Join(err, errors.New("a worker has failed"))
+		}
+	}
+	if err != nil {
+		return err
 	}
 	for _, s := range b.sockets {
 		b.log.Info("listening", zap.String("address", s.Bound))

@@ -32,9 +32,10 @@ type settledGroup struct {
 // groups is the arena, and the list of what was settled since the last collect.
 type groups struct {
 	all     []group
-	free    int32 // first free group, 0: none
-	waiting int   // groups in use
-	slow    int   // groups in use with slow > 0
+	free    int32  // first free group, 0: none
+	waiting int    // groups in use
+	slow    int    // groups in use with slow > 0
+	slowed  uint64 // how often a group became slow
 	settled []settledGroup
 }
 
@@ -80,6 +81,7 @@ func (gs *groups) addSlow(i int32) {
 	g := &gs.all[i]
 	if g.slow == 0 {
 		gs.slow++
+		gs.slowed++
 	}
 	g.slow++
 }

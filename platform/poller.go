@@ -193,10 +193,9 @@ func (p *Poller) Wait(dst []Event, deadline mono.Time) (n int, woken bool, err e
 		panic("BUG: Wait without room for an event")
 	}
 	p.max = min(len(dst), batchMax)
-	if !p.drain(0) {
-		if err := p.park(deadline); err != nil {
-			return 0, false, err
-		}
+	p.n, p.err = 0, nil
+	if err := p.park(deadline); err != nil {
+		return 0, false, err
 	}
 	if p.err != nil {
 		return 0, false, fmt.Errorf("epoll_wait: %w", p.err)
@@ -209,6 +208,7 @@ func (p *Poller) park(deadline mono.Time) error {
 	for {
 		now := mono.Now()
 		if deadline != 0 && now >= deadline {
+			p.drain(0)
 			return nil
 		}
 		if err := p.arm(deadline, now); err != nil {

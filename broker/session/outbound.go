@@ -245,11 +245,19 @@ func (s *Session) Fetched(fx *Effects, f *persist.Fetched, now mono.Time) {
 }
 
 // resendPubrel goes on with a QoS 2 message that had been received by the
-// client before the connection was lost [MQTT-4.4.0-1].
+// client before the connection was lost [MQTT-4.4.0-1]. The store may know of
+// the release without having it on disk; so PUBREL waits, as in OnPubrec.
 func (s *Session) resendPubrel(fx *Effects, seq uint64) {
-	s.window.put(seq, flightPubcomp)
+	s.window.put(seq, flightRelease)
 	s.next = seq + 1
-	fx.Send = mqtt.AppendPuback(fx.Send, mqtt.PUBREL, packetID(seq), mqtt.Success, s.Version)
+	s.release(fx, seq)
+}
+
+// release makes the release of a QoS 2 message durable, and sends PUBREL then.
+func (s *Session) release(fx *Effects, seq uint64) {
+	fx.Batch.Begin(s.wait(fx, mqtt.PUBREL, packetID(seq), nil))
+	fx.Batch.Add(persist.Op{Kind: persist.OpRelease, ID: s.Durable, Seq: seq})
+	fx.Batch.End()
 }
 
 // done ends the flight of a sequence number.
@@ -280,9 +288,7 @@ func (s *Session) OnPubrec(fx *Effects, a *mqtt.Ack, now mono.Time) {
 		s.Resume(fx, now)
 	case f == flightPubrec && s.Durable != 0:
 		s.window.set(seq, flightRelease)
-		fx.Batch.Begin(s.wait(fx, mqtt.PUBREL, a.PacketID, nil))
-		fx.Batch.Add(persist.Op{Kind: persist.OpRelease, ID: s.Durable, Seq: seq})
-		fx.Batch.End()
+		s.release(fx, seq)
 	case f == flightPubrec:
 		s.window.set(seq, flightRelease)
 		s.answer(fx, mqtt.PUBREL, a.PacketID, mqtt.Success, nil)

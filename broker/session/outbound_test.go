@@ -132,7 +132,7 @@ func (b *subscriber) answer() {
 		if m.seq < q.From || m.gone {
 			continue
 		}
-		if m.qos == 2 && (!m.onDisk || m.released && !m.relDisk) {
+		if m.qos == 2 && !m.onDisk {
 			if len(f.Entries) == 0 {
 				return // it waits for the commit
 			}

@@ -86,7 +86,7 @@ func (w *World) drawConfig() config {
 		leave:    pick(w, 0, 0.005, 0.02),
 		lazy:     pick(w, 0.1, 0.5, 0.9),
 		slow:     pick(w, 0, 0.2),
-		pidMax:   pick(w, 40, 300, 65535),
+		pidMax:   pick(w, 64, 300, 65535),
 		window:   w.between(1, 25),
 		large:    pick(w, 0, 0.01, 0.05),
 		wills:    w.chance(0.5),

@@ -171,8 +171,7 @@ func (d *device) onConnack(l *link, p *mqtt.Connack) {
 		d.exp, d.blank = surely, false
 	}
 	if l.excuse&crashed != 0 { // it comes from a process that is gone, and so may be what it says
-		d.exp = min(d.exp, maybe)
-		d.unsure = d.zombie
+		d.doubt()
 	}
 	d.resume(l)
 }

@@ -238,7 +238,7 @@ func (d *device) leave(l *link) {
 		p.Reason = mqtt.DisconnectWithWill
 		l.lose()
 	}
-	l.bye = true
+	l.bye, l.byeAt = true, w.now
 	l.endsSession = p.Props.HasSessionExpiry || !l.durable
 	l.keepsWill = p.Reason != mqtt.Success
 	l.send("DISCONNECT", int(p.Reason), mqtt.AppendDisconnect(nil, &p, l.version))
@@ -256,7 +256,7 @@ func (d *device) onEnded(l *link, reset bool) {
 		d.unanswered(l)
 	case l.bye && !reset && l.excuse == 0:
 		// It has processed the DISCONNECT.
-		d.lastAt, d.goneAt = w.now, w.now
+		d.lastAt, d.goneAt = l.byeAt, w.now
 		if l.endsSession && d.exp != surelyNot {
 			d.exp, d.zombie, d.blank = surelyNot, true, true
 		}
@@ -309,12 +309,20 @@ func (d *device) crashed() {
 	if d.link != nil {
 		d.link.excuse |= crashed
 	}
+	d.doubt()
+	d.goneAt = 0
+	d.book.crashed()
+}
+
+// doubt: what the client knew of its session, and was not on the disk, may not
+// be so any more.
+func (d *device) doubt() {
 	if d.exp == surely && !d.kept {
 		d.exp = maybe
 	}
-	d.unsure = d.unsure || d.zombie
-	d.goneAt = 0
-	d.book.crashed()
+	if d.zombie { // it may have risen
+		d.exp, d.unsure, d.zombie = maybe, true, false
+	}
 }
 
 // closing: the broker will stop in order.

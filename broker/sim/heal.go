@@ -193,7 +193,7 @@ func (d *device) requires(p *pub) bool {
 	sent := p.acked != 0
 	switch {
 	case p.will:
-		sent = p.dies == w.crashes
+		sent = p.dies == w.crashes && !w.cfg.quota()
 	case p.qos == 0:
 		sent = p.link == p.from.link
 	}

@@ -70,6 +70,7 @@ type link struct {
 
 	connectAt  mono.Time
 	connackAt  mono.Time
+	byeAt      mono.Time
 	lastSent   mono.Time
 	lastHeard  mono.Time // bytes of ours reached the broker's host
 	begun      int64     // stamp of the CONNACK

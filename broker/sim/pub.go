@@ -43,12 +43,13 @@ type pub struct {
 	got    bool // somebody received it
 }
 
-// routed is how often the broker may have taken p for a new message. Only with
-// QoS 2 can it tell a resend; and after a crash only if the message had been
-// stored, before which no receiver with QoS 2 sees it, but others do.
-func (p *pub) routed(eff mqtt.QoS) int {
+// routed is how often the broker may have taken p for a new message, as a
+// receiver sees it. Only with QoS 2 can it tell a resend; and after a crash, or
+// when the store refused the message, only if the message had been stored:
+// before that no durable receiver with QoS 2 sees it, but others do.
+func (p *pub) routed(w *World, eff mqtt.QoS, durable bool) int {
 	switch {
-	case p.qos < 2:
+	case p.qos < 2, w.cfg.quota() && !(eff == 2 && durable):
 		return p.sends
 	case eff < 2:
 		return p.fresh + p.relived

@@ -72,7 +72,9 @@ func (l *link) takeID(m *mqtt.Publish, n int) bool {
 		l.fail("dup", "publication %d is sent again without DUP [MQTT-3.3.1-1]", n)
 	}
 	if m.QoS == 1 {
-		s.in1[m.PacketID] = n
+		if l.excuse&crashed == 0 {
+			s.in1[m.PacketID] = n
+		}
 		return true
 	}
 	s.in2[m.PacketID] = n
@@ -157,21 +159,22 @@ func (l *link) judgeCount(m *mqtt.Publish, p *pub) {
 	s := l.d.book
 	r := s.receipt(p)
 	r.arrivals[m.QoS]++
-	n, limit := r.arrivals[m.QoS], s.copies(p, p.routed(m.QoS))
+	routed := p.routed(l.d.w, m.QoS, l.durable)
+	n, limit := r.arrivals[m.QoS], s.copies(p, routed)
 	switch m.QoS {
 	case 2:
 		if n > limit {
 			l.fail("exactly once", "publication %d arrives as a new message %d times in session %d; it was sent as one %d times",
-				p.n, n, s.gen, p.routed(m.QoS))
+				p.n, n, s.gen, routed)
 		}
 	case 1:
 		if r.processed >= limit {
 			l.fail("acknowledged", "publication %d, sent as a new message %d times, arrives again in session %d after %d acknowledgements were processed",
-				p.n, p.routed(m.QoS), s.gen, r.processed)
+				p.n, routed, s.gen, r.processed)
 		}
 	default:
 		if n > limit {
-			l.fail("repeated", "publication %d arrives %d times with QoS 0, it was sent as a new message %d times", p.n, n, p.routed(m.QoS))
+			l.fail("repeated", "publication %d arrives %d times with QoS 0, it was sent as a new message %d times", p.n, n, routed)
 		}
 	}
 }
@@ -181,8 +184,8 @@ func (l *link) judgeCount(m *mqtt.Publish, p *pub) {
 func (l *link) judgeOrder(m *mqtt.Publish, p *pub, retained bool) {
 	d := l.d
 	s := d.book
-	if retained || p.retain || p.will || p.fresh > 1 || d.w.cfg.quota() || s.receipt(p).total() > 1 || l.sharedToo(p) ||
-		!slices.ContainsFunc(s.grants, func(g *grant) bool { return g.stands(p) && matches(g.filter, p.topic) }) {
+	if retained || p.retain || m.QoS == 0 && p.sends > 1 || p.will || p.fresh > 1 || d.w.cfg.quota() || s.receipt(p).total() > 1 || l.sharedToo(p) ||
+		!slices.ContainsFunc(s.grants, func(g *grant) bool { return g.stands(p) && matches(g.filter, p.topic) && g.qos >= m.QoS }) {
 		return
 	}
 	k := stream{p.from.n, p.topic, p.qos, m.QoS}

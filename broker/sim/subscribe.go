@@ -22,6 +22,11 @@ func (d *device) newWant() grant {
 	return g
 }
 
+// requestsMax bounds the SUBSCRIBEs and UNSUBSCRIBEs under way, so that packet
+// ids do not run out (config.pidMax): together with window, and what a new
+// session subscribes to, it must stay below.
+const requestsMax = 5
+
 // want makes the device subscribe to g whenever it has a new session.
 func (d *device) want(g grant) {
 	d.unwant(g.filter)
@@ -33,6 +38,9 @@ func (d *device) unwant(filter string) {
 }
 
 func (d *device) subscribe(l *link) {
+	if len(l.requests) >= requestsMax {
+		return
+	}
 	g := d.newWant()
 	d.want(g)
 	d.sendSubscribe(l, g)
@@ -53,7 +61,7 @@ func (d *device) sendSubscribe(l *link, g grant) {
 // unsubscribe ends one of the subscriptions; shared ones stay.
 func (d *device) unsubscribe(l *link) {
 	w := d.w
-	if len(d.wants) == 0 {
+	if len(d.wants) == 0 || len(l.requests) >= requestsMax {
 		return
 	}
 	g := d.wants[w.rng.IntN(len(d.wants))]

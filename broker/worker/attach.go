@@ -29,7 +29,7 @@ func (w *Worker) attach(c *conn, p *mqtt.Connect, assigned bool) {
 			w.stats.Takeovers++
 		}
 	}
-	if old != nil && p.Clean {
+	if old != nil && (p.Clean || old.expireAt != 0 && old.expireAt <= w.now) { // its timer may be late
 		w.endSession(old)
 		old = nil
 	}

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"sluice/broker/mqtt"
+	"sluice/broker/session"
 )
 
 // bundle is messages for the sessions of one worker, from one turn of another.
@@ -70,6 +71,23 @@ func (b *bundle) put(m *publication) uint32 {
 	}
 	b.msgs = append(b.msgs, x)
 	return uint32(len(b.msgs) - 1)
+}
+
+// delivery gives delivery i and the session it is for. It aliases the bundle.
+func (b *bundle) delivery(i int) (d session.Delivery, to uint64) {
+	t := &b.to[i]
+	m := &b.msgs[t.msg]
+	d = session.Delivery{Msg: m.msg, Seq: t.seq, Expires: m.expires, QoS: t.qos, Retain: t.retain,
+		SubIDs: b.ids[t.ids : t.ids+t.idsN]}
+	if m.msg != nil {
+		d.Topic, d.Props, d.Payload = m.msg.Topic, m.msg.Props, m.msg.Payload
+		return d, t.session
+	}
+	x := b.bytes[m.off:]
+	d.Topic = x[:m.topic]
+	d.Props = x[m.topic : m.topic+m.props]
+	d.Payload = x[m.topic+m.props : m.topic+m.props+m.payload]
+	return d, t.session
 }
 
 // add adds a delivery of a message.

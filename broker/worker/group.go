@@ -87,7 +87,9 @@ func (g *Group) owner(clientID []byte) *Worker {
 // must be called before the workers run.
 func (g *Group) Restore(im *persist.Image) {
 	for _, m := range im.Retained {
-		g.retained.Set(m)
+		kept := *m
+		kept.From = 0 // a session's id means nothing after a restart
+		g.retained.Set(&kept)
 	}
 	for i := range im.Sessions {
 		si := &im.Sessions[i]

@@ -182,19 +182,8 @@ func (w *Worker) deliver(id uint64, d *session.Delivery) {
 // deliverBundle delivers the mail of another worker.
 func (w *Worker) deliverBundle(b *bundle) {
 	for i := range b.to {
-		t := &b.to[i]
-		m := &b.msgs[t.msg]
-		d := session.Delivery{Msg: m.msg, Seq: t.seq, Expires: m.expires, QoS: t.qos, Retain: t.retain,
-			SubIDs: b.ids[t.ids : t.ids+t.idsN]}
-		if m.msg != nil {
-			d.Topic, d.Props, d.Payload = m.msg.Topic, m.msg.Props, m.msg.Payload
-		} else {
-			x := b.bytes[m.off:]
-			d.Topic = x[:m.topic]
-			d.Props = x[m.topic : m.topic+m.props]
-			d.Payload = x[m.topic+m.props : m.topic+m.props+m.payload]
-		}
-		w.deliver(t.session, &d)
+		d, to := b.delivery(i)
+		w.deliver(to, &d)
 	}
 }
 

@@ -29,6 +29,7 @@ var floor = map[string]int{
 	"sluice/bridge":            5,
 	"sluice/configs":           5,
 	"sluice/cmd/sluice":        7,
+	"sluice/cmd/demo":          7,
 }
 
 // bans are imports that a package must not have, directly or not, each with

@@ -72,13 +72,18 @@ func serve(cfg *configs.Config, log *zap.Logger, signals <-chan os.Signal) error
 	if err != nil {
 		return err
 	}
-	b, err := broker.Start(brokerOptions(cfg, dir, files, log))
-	if err != nil {
+	var bridges []*bridge.Bridge
+	o := brokerOptions(cfg, dir, files, log)
+	o.Attach = func(b *broker.Broker) error {
+		var err error
+		if bridges, err = startBridges(cfg, b, log); err != nil {
+			err = errors.Join(err, closeBridges(bridges))
+		}
 		return err
 	}
-	bridges, err := startBridges(cfg, b, log)
+	b, err := broker.Start(o)
 	if err != nil {
-		return errors.Join(err, closeBridges(bridges), b.Close())
+		return err
 	}
 	log.Info("started", zap.String("version", version), zap.Strings("listeners", b.Addresses()),
 		zap.String("data_dir", dir), zap.String("store", cfg.Store.Kind), zap.Duration("took", time.Since(began)))

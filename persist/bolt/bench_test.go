@@ -163,6 +163,7 @@ func BenchmarkDrain(b *testing.B) {
 				batch.Enqueue(1, benchMessage(s), 1, false, nil)
 			}
 			batch.End()
+			batch.Urgent = true
 			a.mu.Lock()
 			n := a.settled
 			a.mu.Unlock()

@@ -211,9 +211,10 @@ func (c *checker) checkFreelist() error {
 	return nil
 }
 
-// checkTree checks the tree whose root is page id, in which all keys are at
-// least low and less than high (nil: no bound). In the bucket of buckets (top)
-// the values are buckets.
+// checkTree checks the tree whose root is page id, in which low is the first
+// key and all are less than high (nil: not known). bbolt finds the place of a
+// page in its parent by the first key, so that must be exact. In the bucket of
+// buckets (top) the values are buckets.
 func (c *checker) checkTree(id uint64, low, high []byte, level int, top bool) error {
 	if level > maxTreeLevels {
 		return damaged("tree of %d levels", level)
@@ -222,7 +223,7 @@ func (c *checker) checkTree(id uint64, low, high []byte, level int, top bool) er
 	if err != nil {
 		return err
 	}
-	if flags != flagBranch && flags != flagLeaf || flags == flagBranch && count == 0 {
+	if flags != flagBranch && flags != flagLeaf || count == 0 && (flags == flagBranch || low != nil) {
 		return damaged("page %d of kind %d with %d elements", id, flags, count)
 	}
 	return c.checkElems(p, flags == flagLeaf, count, low, high, level, top)
@@ -272,7 +273,7 @@ func (c *checker) checkElems(p []byte, leaf bool, count int, low, high []byte, l
 			next, nextOK = elemAt(p, leaf, count, i+1)
 			upper = next.key
 		}
-		if bytes.Compare(e.key, low) < 0 || upper != nil && bytes.Compare(e.key, upper) >= 0 {
+		if i == 0 && low != nil && !bytes.Equal(e.key, low) || upper != nil && bytes.Compare(e.key, upper) >= 0 {
 			return damaged("key %x is out of order", e.key)
 		}
 		var err error

@@ -37,7 +37,8 @@ func (s *Store) compactIdle(now time.Time) time.Duration {
 	if s.db == nil {
 		return -1
 	}
-	total, free := s.fileBytes.Load(), int64(s.db.Stats().FreePageN)*pageBytes
+	st := s.db.Stats()
+	total, free := s.fileBytes.Load(), int64(st.FreePageN+st.PendingPageN)*pageBytes
 	if total < shrinkMinBytes || free < total/4*3 || total-free > shrinkMaxInUse {
 		return -1
 	}

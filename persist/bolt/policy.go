@@ -10,10 +10,10 @@ import (
 // DESIGN. When to commit. The longer, the more is cancelled and the fewer pages
 // are written for the rest; but somebody waits. So, unless somebody waits for
 // a session or a subscription (urgent), an op gets the whole interval, if there
-// is hope that it will be cancelled. The hope is gone when the publishers have
-// filled their windows with messages for receivers that are away, and have
-// fallen silent: then they wait for nothing but the commit. And what is pending
-// takes memory, so a certain number of bytes is enough.
+// is hope that it will be cancelled. The hope is gone when publishers have
+// filled their windows with messages for receivers that are away, and no more
+// such messages come: then they wait for nothing but the commit. And what is
+// pending takes memory, so a certain number of bytes is enough.
 //
 // The committer sleeps with a note of what would wake it (mode). It writes
 // the note before it looks at the figures, and Submit reads it after it has
@@ -24,8 +24,9 @@ const (
 	// makes each cheaper, and the pages of 1 MiB take a slow card 100 ms.
 	earlyBytes = 1 << 20
 
-	// earlyGroups of publications wait, and nothing has come for quietTime:
-	// a publisher that is still sending sends within a millisecond.
+	// earlyGroups of publications wait for nothing but the commit, and there
+	// have been no more for quietTime: a publisher that is still sending sends
+	// within a millisecond.
 	earlyGroups = 16
 	quietTime   = time.Millisecond
 )
@@ -43,8 +44,8 @@ const (
 // policy is the note and what the committer remembers from look to look.
 type policy struct {
 	mode    atomic.Int32
-	submits uint64    // Waiting.Submits at the last look
-	seen    time.Time // when it changed last
+	slowed uint64    // Waiting.Slowed at the last look
+	seen   time.Time // when it changed last
 }
 
 func (p *policy) set(m mode) { p.mode.Store(int32(m)) }
@@ -65,8 +66,8 @@ func (p *policy) wakes(w persist.Waiting) bool {
 // due gives how long to wait for a commit of w, 0 for none at all, and the mode
 // to wait in. now is since Store.start, as is w.Oldest.
 func (p *policy) due(w persist.Waiting, interval time.Duration, now time.Time, start time.Time) (time.Duration, mode) {
-	if w.Submits != p.submits {
-		p.submits, p.seen = w.Submits, now
+	if w.Slowed != p.slowed {
+		p.slowed, p.seen = w.Slowed, now
 	}
 	left := time.Duration(w.Oldest) + interval - now.Sub(start)
 	if w.Urgent || interval == 0 || w.Bytes >= earlyBytes || left <= 0 {

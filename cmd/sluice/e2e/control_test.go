@@ -59,8 +59,9 @@ func (c *control) finish() {
 	}
 }
 
-// flood publishes to topic as fast as the broker takes it, at QoS 0 and 1, until
-// the returned function is called.
+// flood publishes to topic, at QoS 0 and 1, until the returned function is
+// called: in bursts, as fast as the broker takes them, with pauses between that
+// leave the machine some time for others.
 func (b *broker) flood(topic string) (stop func()) {
 	b.t.Helper()
 	end := make(chan struct{})
@@ -68,11 +69,14 @@ func (b *broker) flood(topic string) (stop func()) {
 	for qos := range mqtt.QoS(2) {
 		pub := connected(b.t, b.Addr(), rig.ClientOptions{ID: name("flood", int(qos)), Clean: true})
 		tasks.Go(func() {
+			const burst = 64
 			for n := uint64(0); ; n++ {
-				select {
-				case <-end:
-					return
-				default:
+				if n%burst == 0 {
+					select {
+					case <-end:
+						return
+					case <-time.After(5 * time.Millisecond):
+					}
 				}
 				if err := pub.Publish(topic, rig.Payload(topic, n, 100), qos, false, n); err != nil {
 					b.t.Errorf("flood: %v", err)

@@ -85,9 +85,9 @@ func TestHostileClients(t *testing.T) {
 	for packet, want := range map[string]mqtt.Reason{
 		"\x36\x05\x00\x01a\x00\x01\x00":        mqtt.MalformedPacket, // QoS 3
 		"\x10\x0d\x00\x04MQTT\x05\x02\x00\x00": mqtt.ProtocolError,   // a second CONNECT, once complete
-		"\x30\x04\x00\x01#\x00":                mqtt.MalformedPacket, // a wildcard in a name
-		"\x82\x03\x00\x01\x00":                 mqtt.ProtocolError,   // no filter
-		"\x82\x07\x00\x00\x00\x00\x01a\x00":    mqtt.ProtocolError,   // packet id 0
+		"\x30\x04\x00\x01#\x00":                mqtt.TopicNameInvalid,
+		"\x82\x03\x00\x01\x00":                 mqtt.ProtocolError, // no filter
+		"\x82\x07\x00\x00\x00\x00\x01a\x00":    mqtt.ProtocolError, // packet id 0
 		"\xf1\x00":                             mqtt.MalformedPacket,
 		"\x30\xff\xff\xff\x7f":                 mqtt.PacketTooLarge,
 		"\x20\x03\x00\x00\x00":                 mqtt.ProtocolError, // CONNACK from a client

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"sync"
 	"testing"
 	"time"
 
@@ -9,38 +8,11 @@ import (
 	"sluice/cmd/sluice/e2e/rig"
 )
 
-// keep connects a client again and again, whenever its connection is lost, to
-// wherever address says the broker is; until the test ends.
+// keep connects a client again whenever its connection is lost, to wherever
+// address says that the broker is, until the test ends.
 func keep(t testing.TB, c *rig.Client, address func() string) {
 	t.Helper()
-	end := make(chan struct{})
-	var task sync.WaitGroup
-	t.Cleanup(func() {
-		close(end)
-		c.Close()
-		task.Wait()
-		c.Close() // it may have come back in between
-	})
-	task.Go(func() {
-		for {
-			select {
-			case <-c.Lost():
-			case <-end:
-				return
-			}
-			for connected := false; !connected; {
-				if a := address(); a != "" {
-					_, err := c.Connect(a)
-					connected = err == nil
-				}
-				select {
-				case <-end:
-					return
-				case <-time.After(5 * time.Millisecond):
-				}
-			}
-		}
-	})
+	t.Cleanup(rig.Keep(c, address).Close)
 }
 
 // here is where the broker is, "" while it is down. Any goroutine may ask.

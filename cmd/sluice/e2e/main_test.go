@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,7 +21,14 @@ var (
 // patience is how long a test waits for something that should come soon.
 const patience = 30 * time.Second
 
+// parallel is how many tests run at once: they wait more than they compute.
+const parallel = "6"
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", parallel); err != nil {
+		os.Exit(fail(err))
+	}
 	os.Exit(run(m))
 }
 

@@ -116,7 +116,7 @@ func (c *Client) Connect(address string) (present bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn, c.why = conn, nil
-	if !c.connack.SessionPresent {
+	if v := c.opt.Version; !c.connack.SessionPresent && (v != mqtt.V31 || c.opt.Clean) { // 3.1 does not tell
 		c.forget()
 	}
 	c.wake, c.lost = make(chan struct{}, 1), make(chan struct{})

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -21,6 +22,8 @@ type Gateway struct {
 	Listeners []string
 	// Config is more configuration: tables only.
 	Config string
+	// Env is added to the environment, as name=value.
+	Env []string
 
 	*Process
 	bound []string
@@ -39,7 +42,7 @@ func (g *Gateway) Start() error {
 	if err := os.WriteFile(g.ConfigFile(), []byte(g.config(listeners)), 0o600); err != nil {
 		return err
 	}
-	p, err := Start("sluice", g.Binary, "run", "-c", g.ConfigFile())
+	p, err := startIn("sluice", g.Env, g.Binary, "run", "-c", g.ConfigFile())
 	if err != nil {
 		return err
 	}
@@ -79,13 +82,18 @@ func (g *Gateway) Addr() string { return g.bound[0] }
 // Bound is the address of each listener, with the real port.
 func (g *Gateway) Bound() []string { return g.bound }
 
-// StoreBytes is how many bytes the data take on disk.
+// StoreBytes is how many bytes the data take on disk, holes in files not counted.
 func (g *Gateway) StoreBytes() int64 {
+	const blockBytes = 512 // of st_blocks, see stat(2)
 	var sum int64
 	files, _ := os.ReadDir(g.DataDir()) // what is not there yet has no size
 	for _, f := range files {
-		if info, err := f.Info(); err == nil && info.Mode().IsRegular() {
-			sum += info.Size()
+		info, err := f.Info()
+		if err != nil {
+			continue
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && info.Mode().IsRegular() {
+			sum += st.Blocks * blockBytes
 		}
 	}
 	return sum

@@ -140,3 +140,33 @@ func (l *Ledger) Lost() (n int, some string) {
 	slices.Sort(names)
 	return n, strings.Join(names, " ")
 }
+
+// Mark is a point in the account.
+type Mark map[string]int // how many messages of each source
+
+// Mark is what is acknowledged by now.
+func (l *Ledger) Mark() Mark {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := Mark{}
+	for source, a := range l.sources {
+		m[source] = len(a.acked)
+	}
+	return m
+}
+
+// Missing tells how many messages up to the mark were acknowledged and have not
+// arrived.
+func (l *Ledger) Missing(m Mark) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for source, end := range m {
+		a := l.sources[source]
+		for i, acked := range a.acked[:end] {
+			if acked && (i >= len(a.arrived) || a.arrived[i] == 0) {
+				n++
+			}
+		}
+	}
+	return n
+}

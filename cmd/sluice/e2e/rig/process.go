@@ -26,7 +26,13 @@ type Process struct {
 
 // Start starts a program. name is for messages.
 func Start(name, program string, args ...string) (*Process, error) {
+	return startIn(name, nil, program, args...)
+}
+
+// startIn is Start with more in the environment.
+func startIn(name string, env []string, program string, args ...string) (*Process, error) {
 	p := &Process{name: name, cmd: exec.Command(program, args...), done: make(chan struct{}), more: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
