@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -134,9 +135,13 @@ func TestGuardWritesWhatWasWrittenBeforeClose(t *testing.T) {
 	_, _ = g.Write([]byte("one "))
 	_, _ = g.Write([]byte("two"))
 	_ = g.Close()
-	got, err := io.ReadAll(feed)
-	if string(got) != "one two" || err != nil {
+	got := make([]byte, len("one two"))
+	if _, err := io.ReadFull(feed, got); string(got) != "one two" || err != nil {
 		t.Errorf("%q %v", got, err)
+	}
+	<-g.ended
+	if _, err := g.Read(got); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the upstream does not hang up, and Read returns %v", err)
 	}
 }
 

@@ -282,10 +282,10 @@ func (l *local) leave() {
 	select {
 	case <-l.out.ended:
 		closeWrite(l.conn)
-	case <-timer.C:
-	}
-	select {
-	case <-l.gone:
+		select {
+		case <-l.gone:
+		case <-timer.C:
+		}
 	case <-timer.C:
 	}
 	l.kill(errLocalClosed)

@@ -175,7 +175,14 @@ func (d *device) drop() {
 		d.unanswered(l)
 		return
 	}
-	d.lastAt = d.w.now
+	switch {
+	case l.excuse != 0: // it may have ended long ago
+		d.lastAt = l.connackAt
+	case l.bye:
+		d.lastAt = l.byeAt
+	default:
+		d.lastAt = d.w.now
+	}
 	if !l.bye {
 		l.lose()
 	}

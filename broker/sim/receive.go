@@ -248,7 +248,7 @@ func (l *link) onSuback(a *mqtt.Suback) {
 		}
 		g.acked = stamp
 	}
-	if l.durable {
+	if l.durable && !l.endsSession {
 		d.exp, d.kept, d.zombie = surely, true, false
 	}
 }

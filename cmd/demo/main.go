@@ -41,7 +41,7 @@ func parse() settings {
 	var s settings
 	flag.DurationVar(&s.normal, "normal", 5*time.Second, "time before the outage")
 	flag.DurationVar(&s.outage, "outage", 10*time.Second, "length of the outage; in its middle the gateway is killed")
-	flag.DurationVar(&s.after, "after", 5*time.Second, "time for which the sources go on after the outage")
+	flag.DurationVar(&s.after, "after", 10*time.Second, "time for which the sources go on after the outage")
 	flag.DurationVar(&s.drain, "drain", time.Minute, "then, the longest time to wait for the rest")
 	flag.IntVar(&s.sensors, "sensors", 10, "simulated sensors")
 	flag.Float64Var(&s.rate, "rate", 50, "messages per second of each simulated sensor")
@@ -65,7 +65,8 @@ const (
 func main() { os.Exit(run(parse())) }
 
 func run(s settings) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The last two: nobody watches any more.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
 	out := newScreen(os.Stdout)
 	w, err := newWorld(ctx, s, out)

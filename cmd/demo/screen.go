@@ -18,12 +18,11 @@ type screen struct {
 	terminal bool
 	dirty    bool // the status line is on the terminal
 	last     time.Time
-	began    time.Time
 }
 
 func newScreen(f *os.File) *screen {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return &screen{w: f, terminal: err == nil, began: time.Now()}
+	return &screen{w: f, terminal: err == nil}
 }
 
 // say tells of an event.

@@ -51,7 +51,7 @@ func (w *world) script(ctx context.Context) error {
 		}
 		return w.drained > 0
 	}
-	if err := w.until(ctx, "uplink well, draining", func() bool { return drained() && after() || after() }); err != nil {
+	if err := w.until(ctx, "uplink well, draining", func() bool { drained(); return after() }); err != nil {
 		return err
 	}
 	w.hush()

@@ -49,7 +49,7 @@ func (w *world) source(ctx context.Context, name string, rate float64, read inst
 	if _, err := c.Connect(w.here()); err != nil {
 		return err
 	}
-	w.keepers = append(w.keepers, rig.Keep(c, w.here))
+	w.keepers, w.clients = append(w.keepers, rig.Keep(c, w.here)), append(w.clients, c)
 	w.sources.Go(func() { publish(ctx, c, name, rate, read) })
 	return nil
 }

@@ -30,6 +30,7 @@ type world struct {
 	address atomic.Pointer[string] // of the gateway; nil while it is down
 	ledger  *rig.Ledger
 	keepers []*rig.Keeper
+	clients []*rig.Client // of the sources
 	sources sync.WaitGroup
 	hush    context.CancelFunc // ends the sources
 	began   time.Time

@@ -51,3 +51,22 @@ func (p *Process) Usage() (u Usage, err error) {
 	u.Descriptors = len(fds)
 	return u, err
 }
+
+// WrittenBytes is how much the process has caused to be written to disks, 0 if
+// that cannot be told. File systems in memory do not count.
+func (p *Process) WrittenBytes() int64 {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID()), "io"))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "write_bytes:"); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+			if err != nil {
+				return 0
+			}
+			return n
+		}
+	}
+	return 0
+}
