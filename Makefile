@@ -7,6 +7,7 @@ FUZZTIME ?= 1m
 SEEDS    ?= 5000
 BENCH    ?= .
 COUNT    ?= 1
+MQLOAD   ?= ../shared/mqload
 ARGS     ?=
 
 # The simulator and the end-to-end tests have steps of their own.
@@ -15,7 +16,7 @@ UNIT = $$(go list ./... | grep -v -e /broker/sim -e /e2e)
 # What `make test` runs, in order.
 STEPS = lint unit unit32 race sim e2e cross
 
-.PHONY: run build test tools lint unit unit32 race fuzz sim e2e bench cross demo clean
+.PHONY: run build test tools lint unit unit32 race fuzz sim e2e bench compare cross demo clean
 
 run: build      # build the broker and run it: make run ARGS='-c my.toml'
 	bin/sluice run $(ARGS)
@@ -58,6 +59,9 @@ e2e:            # test the built binary with real clients and a real upstream
 
 bench:          # run the benchmarks, as benchstat reads them: make bench BENCH=Match COUNT=10
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(UNIT)
+
+compare:        # measure against mosquitto in the same run; MQLOAD is the source of the load generator
+	@deploy/compare.sh $(MQLOAD)
 
 cross:          # build dist/ for all supported machines and print the sizes
 	@deploy/cross.sh '$(VERSION)'

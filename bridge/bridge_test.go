@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -136,6 +137,7 @@ func TestMessagesQueueUntilTheUplinkComes(t *testing.T) {
 func TestLinkLossAtRandomMoments(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
 			r := rand.New(rand.NewPCG(seed, 1))
 			local, up := newFakeLocal(t), newFakeUpstream(t)
 			oracle(t, local, up)
@@ -247,6 +249,34 @@ func TestThousandReconnects(t *testing.T) {
 	eventually(t, "as many descriptors as before", func() bool { return openFDs(t) <= fds })
 }
 
+// With both windows full and a queue behind them there are as many goroutines
+// as when nothing happens.
+func TestGoroutinesDoNotGrowWithTraffic(t *testing.T) {
+	local, up := newFakeLocal(t), newFakeUpstream(t)
+	up.neverAck, local.hold = true, true
+	o := testOptions(local, up.addr(), outAll, Route{Direction: In, Filter: "cmd/#", QoS: 1})
+	o.DrainTimeout = 0
+	b := startBridge(t, o)
+	eventually(t, "up", inState(b, StateUp))
+	// What starts and ends with a link has to have ended.
+	idle := 0
+	eventually(t, "calm", func() bool { was := idle; idle = runtime.NumGoroutine(); return was == idle })
+	for i := range 1000 {
+		publishRound(local, 1, i)
+		up.send("cmd/a", fmt.Sprint(i), 1, false)
+	}
+	eventually(t, "full windows", func() bool {
+		st := b.Status()
+		return st.InflightOut == 100 && st.InflightIn == 100 && up.count() == 100
+	})
+	if n := runtime.NumGoroutine(); n > idle {
+		t.Errorf("%d goroutines under load, %d idle", n, idle)
+	}
+	if st := b.Status(); st.Links != 1 {
+		t.Errorf("status %+v", st)
+	}
+}
+
 func openFDs(t *testing.T) int {
 	d, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -341,7 +371,42 @@ func TestSessionThatIsGoneIsSubscribedAgain(t *testing.T) {
 	eventually(t, "the message", func() bool { return up.count() == 1 })
 }
 
+// We ask for no keep alive; a broker that insists gets its pings.
+func TestImposedKeepAlive(t *testing.T) {
+	local, up := newFakeLocal(t), newFakeUpstream(t)
+	local.keepAlive = 1
+	b := startBridge(t, testOptions(local, up.addr(), outAll))
+	eventually(t, "two pings", func() bool { local.mu.Lock(); defer local.mu.Unlock(); return local.pings >= 2 })
+	if st := b.Status(); st.Links != 1 {
+		t.Errorf("status %+v", st)
+	}
+}
+
 func observed() (*observer.ObservedLogs, *zap.Logger) {
 	core, logs := observer.New(zapcore.DebugLevel)
 	return logs, zap.New(core)
+}
+
+// BenchmarkOut is the way of a small message from the local session to the
+// upstream and of its acknowledgement back, with the default window.
+func BenchmarkOut(b *testing.B) {
+	local, up := newFakeLocal(b), newFakeUpstream(b)
+	o := testOptions(local, up.addr(), outAll)
+	br, err := New(o, zap.NewNop())
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := br.Start(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	defer br.Close()
+	payload := strings.Repeat("x", 150)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		local.publish("s/1", payload, 1, false)
+	}
+	for br.Status().Acked < int64(b.N) {
+		time.Sleep(time.Millisecond)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,7 +34,7 @@ func guarded(t *testing.T, g *guard, feed net.Conn, in []byte, step int) ([]byte
 }
 
 func testGuard(t *testing.T, maxBytes int) (*guard, net.Conn) {
-	a, b := net.Pipe()
+	a, b := socketpair(t)
 	g := newGuard(a, a, maxBytes, time.Second, nil)
 	t.Cleanup(func() {
 		_ = g.fail(errUplinkClosed)
@@ -98,11 +99,13 @@ func TestGuard(t *testing.T) {
 
 // paho keeps quiet about a connection that it believes to have closed itself.
 func TestGuardNeverSaysClosed(t *testing.T) {
+	var read atomic.Int64
 	for what, end := range map[string]func(g *guard, feed net.Conn){
 		"fail":  func(g *guard, _ net.Conn) { _ = g.fail(errNoPuback) },
 		"close": func(g *guard, _ net.Conn) { _ = g.Close() },
 		"body": func(g *guard, feed net.Conn) {
 			_, _ = feed.Write([]byte("\x30\x05\x00")) // the rest never comes
+			eventually(t, "the head is read", func() bool { return read.Load() == 3 })
 			_ = g.fail(errNoPuback)
 		},
 		"write": func(g *guard, feed net.Conn) { _ = feed.Close(); _, _ = g.Write([]byte("x")) },
@@ -111,11 +114,14 @@ func TestGuardNeverSaysClosed(t *testing.T) {
 		if what == "body" {
 			g.greeted = true
 		}
+		read.Store(0)
 		got := make(chan error, 1)
 		go func() {
 			var err error
 			for buf := make([]byte, 10); err == nil; {
-				_, err = g.Read(buf)
+				var n int
+				n, err = g.Read(buf)
+				read.Add(int64(n))
 			}
 			got <- err
 		}()

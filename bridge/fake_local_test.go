@@ -17,7 +17,7 @@ import (
 // keeps the queue and the window, resends with DUP, and calls the test's
 // oracle at each PUBACK of the bridge.
 type fakeLocal struct {
-	t *testing.T
+	t testing.TB
 
 	mu       sync.Mutex
 	exists   bool
@@ -30,6 +30,7 @@ type fakeLocal struct {
 	out      *writer  // of conn
 	wg       sync.WaitGroup
 
+	pings    int
 	goodbyes int        // DISCONNECTs
 	attached int        // connections so far
 	dups     int        // PUBLISHes sent with DUP
@@ -41,6 +42,7 @@ type fakeLocal struct {
 	refuseDial bool
 	hold       bool
 	receiveMax uint16
+	keepAlive  uint16 // imposed; 0: none
 	maxPacket  uint32
 	onPuback   func(m *localMsg)             // oracle; with mu held
 	reason     func(m *localMsg) mqtt.Reason // for what the bridge publishes; nil: success
@@ -54,7 +56,7 @@ type localMsg struct {
 	id             uint16
 }
 
-func newFakeLocal(t *testing.T) *fakeLocal {
+func newFakeLocal(t testing.TB) *fakeLocal {
 	f := &fakeLocal{t: t, subs: map[string]mqtt.SubscribeFilter{}}
 	t.Cleanup(func() {
 		f.kick()
@@ -64,7 +66,7 @@ func newFakeLocal(t *testing.T) *fakeLocal {
 }
 
 // socketpair is what the broker facade uses, too.
-func socketpair(t *testing.T) (a, b net.Conn) {
+func socketpair(t testing.TB) (a, b net.Conn) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -123,12 +125,12 @@ func (f *fakeLocal) publish(topicName, payload string, qos mqtt.QoS, retain bool
 }
 
 func (f *fakeLocal) pump() {
-	var rest []*localMsg
-	for i, m := range f.queue {
+	for len(f.queue) > 0 {
+		m := f.queue[0]
 		if f.conn == nil || m.qos > 0 && len(f.inflight) >= f.window {
-			rest = f.queue[i:]
-			break
+			return
 		}
+		f.queue = f.queue[1:]
 		if m.qos > 0 {
 			f.nextID++
 			if f.nextID == 0 {
@@ -140,7 +142,6 @@ func (f *fakeLocal) pump() {
 		}
 		f.send(m, false)
 	}
-	f.queue = append([]*localMsg(nil), rest...)
 }
 
 func (f *fakeLocal) send(m *localMsg, dup bool) {
@@ -231,6 +232,7 @@ func (f *fakeLocal) handle(conn net.Conn, h mqtt.Header, body []byte) bool {
 		check(mqtt.DecodePublish(&p, h.Flags, body, mqtt.V5))
 		f.accept(&p)
 	case mqtt.PINGREQ:
+		f.pings++
 		f.write(mqtt.AppendPingresp(nil))
 	case mqtt.DISCONNECT:
 		f.goodbyes++
@@ -263,7 +265,8 @@ func (f *fakeLocal) connect(conn net.Conn, body []byte) {
 	f.held = nil
 	f.write(mqtt.AppendConnack(nil, &mqtt.Connack{
 		SessionPresent: f.exists,
-		Props:          mqtt.Properties{ReceiveMax: f.receiveMax, MaxPacketBytes: f.maxPacket},
+		Props: mqtt.Properties{ReceiveMax: f.receiveMax, MaxPacketBytes: f.maxPacket,
+			ServerKeepAliveSeconds: f.keepAlive, HasServerKeepAlive: f.keepAlive > 0},
 	}, mqtt.V5))
 	f.exists = true
 	for _, m := range f.inflight {
@@ -283,7 +286,7 @@ func (f *fakeLocal) acked(id uint16) {
 		if f.onPuback != nil {
 			f.onPuback(m)
 		}
-		f.inflight = append(f.inflight[:i:i], f.inflight[i+1:]...)
+		f.inflight = append(f.inflight[:i], f.inflight[i+1:]...)
 		f.pump()
 		return
 	}

@@ -10,7 +10,7 @@ import (
 
 // fakeUpstream is a 3.1.1 broker with faults.
 type fakeUpstream struct {
-	t  *testing.T
+	t  testing.TB
 	ln net.Listener
 
 	mu       sync.Mutex
@@ -59,7 +59,7 @@ type upConn struct {
 	unack  int
 }
 
-func newFakeUpstream(t *testing.T) *fakeUpstream {
+func newFakeUpstream(t testing.TB) *fakeUpstream {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -92,7 +92,7 @@ type Options struct {
 	BridgeBit bool
 
 	KeepAlive       time.Duration // upstream ping interval: whole seconds, 1 s to 65535 s
-	ConnectTimeout  time.Duration // for resolving, TCP, TLS and CONNACK together; also for attaching locally
+	ConnectTimeout  time.Duration // for resolving, TCP, TLS and CONNACK together; also for attaching and subscribing
 	ProgressTimeout time.Duration // messages outstanding and not one PUBACK for so long: the link is dropped; also bounds each write. 0: 3 x KeepAlive, at least 10 s
 	ReconnectMin    time.Duration // shortest wait before dialling again. Danger below 1 s: AWS allows one CONNECT per second and client id
 	ReconnectMax    time.Duration // longest wait; the waits double up to it, with jitter

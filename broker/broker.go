@@ -62,13 +62,14 @@ type Broker struct {
 	broken  chan struct{} // closed when the first one has
 	dialed  atomic.Uint32
 	stop    sync.Once
+	closed  chan struct{} // ends the trimmer
 	fail    sync.Once
 }
 
 // Start opens the store, restores the sessions, and begins to serve. When it
 // returns without error, the listeners accept.
 func Start(opt Options) (*Broker, error) {
-	b := &Broker{opt: opt, log: opt.Logger, failed: make(chan error, opt.Workers), broken: make(chan struct{})}
+	b := &Broker{opt: opt, log: opt.Logger, failed: make(chan error, opt.Workers), broken: make(chan struct{}), closed: make(chan struct{})}
 	if err := b.start(); err != nil {
 		return nil, err
 	}
@@ -99,6 +100,7 @@ func (b *Broker) start() (err error) {
 			}
 		})
 	}
+	b.running.Go(func() { trim(b.closed) })
 	if b.opt.Attach != nil {
 		err = b.opt.Attach(b)
 	}
@@ -252,6 +254,7 @@ func (b *Broker) close() error {
 	for _, w := range ws {
 		w.Stop()
 	}
+	close(b.closed)
 	b.running.Wait()
 	err := b.store.Close()
 	return errors.Join(err, front.Close(b.sockets))

@@ -31,4 +31,22 @@
 // the commit interval the disk stays idle.
 //
 // A group with only ops that have no effect (an unknown queue) settles at once.
+//
+// What is on disk is always the state after some Submit, in full: nothing
+// overtakes. When the disk is full there is one exception: removals that no
+// group waits for are then written before what was submitted earlier, to make
+// room for it.
+//
+// # When the disk does not take it
+//
+// Nothing that was accepted is given up: it stays pending, and is tried again.
+// Beyond a number of pending bytes, groups with messages are settled with
+// ErrFull instead, at once and as a whole, and their enqueues get sequence
+// number 0. Stats.Err says why the disk fails; it becomes nil by itself.
+//
+// # What a crash takes
+//
+// What was not settled may be lost, and so may a sequence number that no
+// message on disk has or had: the next message gets it again. Packet ids of QoS
+// 2 messages are not affected, for these are on disk before they are fetched.
 package persist

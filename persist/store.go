@@ -63,6 +63,10 @@ type Token struct {
 // An entry of effective QoS 2 that is not on disk yet is not given out (its
 // packet id must survive a crash before the client sees it): the answer ends
 // before it. If it is the first, the answer waits for the commit.
+//
+// A store may give fewer messages than there are; from Next on there are more.
+// The answer is of some moment between Fetch and Fetched: what was dequeued in
+// between may be in it, what was enqueued may not.
 type FetchRequest struct {
 	Owner       int    // whom to answer
 	Tag         uint64 // comes back in the answer: the worker's id of the session
@@ -74,7 +78,9 @@ type FetchRequest struct {
 }
 
 // Fetched is the answer to a FetchRequest. Entries may be empty when there is
-// nothing from From on. Next is the sequence number to go on from.
+// nothing from From on. Next is the sequence number to go on from; it may be
+// beyond the last entry's successor, over numbers that are gone. The messages
+// are immutable and may be kept.
 type Fetched struct {
 	Tag     uint64
 	Epoch   uint32
@@ -131,7 +137,7 @@ type SessionImage struct {
 
 // Image is what Load gives, in a fixed order: sessions by ID, subscriptions
 // in the order they were made if the store knows it, else by filter; retained
-// by topic.
+// by topic. The ids of retained messages may be new ones.
 type Image struct {
 	Sessions []SessionImage
 	Retained []*mqtt.Message

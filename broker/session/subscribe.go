@@ -21,10 +21,22 @@ type Grant struct {
 // Subscriptions gives the session's subscriptions; not to be changed.
 func (s *Session) Subscriptions() []Subscription { return s.subs }
 
+// filtersMax is how many filters one packet may have however few subscriptions
+// are allowed: the rest of those is refused one by one.
+const filtersMax = 1000
+
+// errTooManyFilters: each filter of a packet is looked for among all of the
+// session, so a packet full of them would hold up the worker.
+var errTooManyFilters = &mqtt.Error{Reason: mqtt.QuotaExceeded, Text: "more filters in one packet than limits.subscriptions_max, and than 1000"}
+
 // OnSubscribe takes a SUBSCRIBE, and appends to grants what came of it. The
 // SUBACK of a durable session waits until its subscriptions are durable: a
 // client that has it need not subscribe again after a crash.
 func (s *Session) OnSubscribe(fx *Effects, p *mqtt.Subscribe, grants []Grant) []Grant {
+	if len(p.Filters) > max(s.limits.SubscriptionsMax, filtersMax) {
+		s.Fail(fx, errTooManyFilters)
+		return grants
+	}
 	codes := make([]byte, 0, len(p.Filters))
 	s.subs = slices.Grow(s.subs, min(len(p.Filters), max(0, s.limits.SubscriptionsMax-len(s.subs)))) // grants point into it
 	if s.Durable != 0 {
@@ -93,6 +105,10 @@ func (s *Session) find(filter []byte) int {
 // OnUnsubscribe takes an UNSUBSCRIBE, and appends to gone the filters that are
 // to leave the index.
 func (s *Session) OnUnsubscribe(fx *Effects, p *mqtt.Unsubscribe, gone []string) []string {
+	if len(p.Filters) > max(s.limits.SubscriptionsMax, filtersMax) {
+		s.Fail(fx, errTooManyFilters)
+		return gone
+	}
 	var codes []byte
 	if s.Version == mqtt.V5 {
 		codes = make([]byte, 0, len(p.Filters))

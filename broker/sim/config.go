@@ -103,7 +103,9 @@ func (w *World) drawConfig() config {
 	c.limits.ReceiveMax = pick(w, 2, 10, 1024)
 	c.limits.TopicAliasMax = pick(w, 0, 4)
 	if w.chance(0.1) {
-		c.pending = 2000
+		// More than one client has under way: what is refused ends the connection
+		// of a client of MQTT 3.1.1, and what it then sends again must fit.
+		c.pending, c.large, c.fail = pick(w, int64(8000), 15_000), 0, 0.002
 	}
 	if w.chance(0.1) {
 		c.connectionsMax = c.devices + 3

@@ -15,10 +15,7 @@ func (d *device) connect() {
 		return
 	}
 	l := d.draw()
-	if d.late(l.clean || !l.durable) {
-		return
-	}
-	if l.durable && !l.clean && d.late(true) {
+	if d.late(l.durable && !l.clean) {
 		return
 	}
 	d.links++
@@ -166,12 +163,14 @@ func (d *device) onConnack(l *link, p *mqtt.Connack) {
 	} else if d.exp != surely {
 		d.kept = false
 	}
+	unsure := d.unsure
 	d.exp, d.blank, d.unsure, d.goneAt = surelyNot, true, false, 0
 	if l.durable {
 		d.exp, d.blank = surely, false
 	}
 	if l.excuse&crashed != 0 { // it comes from a process that is gone, and so may be what it says
 		d.doubt()
+		d.unsure = d.unsure || unsure
 	}
 	d.resume(l)
 }

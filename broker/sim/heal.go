@@ -49,6 +49,11 @@ func (w *World) heal() {
 // drain lets everything happen that can, until all that was promised is there.
 func (w *World) drain() {
 	w.drainUntil(func() string {
+		for _, s := range w.socks {
+			if s.gone && !s.closed {
+				return "stuck: " + s.end.String() + " has gone, and the broker has not closed the connection"
+			}
+		}
 		for _, d := range w.devices {
 			if s := d.lacks(); s != "" {
 				return s

@@ -26,6 +26,7 @@ type host struct {
 	relay  relay
 	group  *worker.Group
 	nets   []*vnet
+	looked []bool // since the last turn, whether there is something to do
 	asleep []bool
 	timers []mono.Time // 0: none
 
@@ -58,7 +59,7 @@ func newHost(w *World) *host {
 func (h *host) start() {
 	w := h.w
 	h.kernel = newKernel(w)
-	h.nets, h.asleep, h.timers = nil, make([]bool, w.cfg.workers), make([]mono.Time, w.cfg.workers)
+	h.nets, h.looked, h.asleep, h.timers = nil, make([]bool, w.cfg.workers), make([]bool, w.cfg.workers), make([]mono.Time, w.cfg.workers)
 	var nets []worker.Net
 	for i := range w.cfg.workers {
 		v := &vnet{k: h.kernel, id: i}
@@ -106,15 +107,23 @@ func (h *host) turn() bool {
 	return false
 }
 
+// run does one step of a worker: first it looks whether it may sleep, then, if
+// not or if something woke it, it does a turn. Others may run in between.
 func (h *host) run(i int) {
 	v := h.nets[i]
-	events := v.take()
 	x := h.group.Workers()[i]
+	if !h.looked[i] {
+		h.looked[i] = true
+		h.asleep[i], h.timers[i] = x.Idle()
+		return
+	}
+	events := v.take()
 	h.w.note("turn", workerNames[i], int64(len(events)), 0, "")
-	v.woken = false
+	v.woken, h.looked[i], h.asleep[i] = false, false, false
 	x.Turn(h.w.now, events)
-	x.Check()
-	h.asleep[i], h.timers[i] = x.Idle()
+	if !h.w.opt.Blind {
+		x.Check()
+	}
 }
 
 var workerNames = [...]string{"worker0", "worker1", "worker2", "worker3"}

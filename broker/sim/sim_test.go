@@ -20,7 +20,7 @@ func TestSim(t *testing.T) {
 	}
 	var sum Counts
 	for seed := first; seed < first+n; seed++ {
-		r := Run(seed, *eventsFlag)
+		r := Run(seed, Options{Events: *eventsFlag})
 		sum.Add(r.Counts)
 		if r.Failure == nil {
 			continue
@@ -36,7 +36,7 @@ func TestSim(t *testing.T) {
 // TestReplayIsDeterministic: a seed decides everything.
 func TestReplayIsDeterministic(t *testing.T) {
 	for seed := uint64(1); seed <= 10; seed++ {
-		a, b := Run(seed, *eventsFlag), Run(seed, *eventsFlag)
+		a, b := Run(seed, Options{Events: *eventsFlag}), Run(seed, Options{Events: *eventsFlag})
 		if a.Hash != b.Hash || a.Counts != b.Counts {
 			t.Fatalf("seed %d: hash %#x, counts %+v; again: %#x, %+v", seed, a.Hash, a.Counts, b.Hash, b.Counts)
 		}

@@ -14,6 +14,7 @@ import (
 // driven by one generator of random numbers.
 type World struct {
 	seed uint64
+	opt  Options
 	rng  *rand.Rand
 	cfg  config
 	now  mono.Time
@@ -24,8 +25,7 @@ type World struct {
 	devices  []*device
 	hostiles []*hostile
 	pubs     []*pub // by number
-	wills    int
-	stamp    int64 // counts what clients do and see: the order of the outside
+	stamp    int64  // counts what clients do and see: the order of the outside
 	crashes  int
 	healing  bool // no more faults
 	ending   bool
@@ -80,11 +80,16 @@ func (r *Result) Report() string {
 	return b.String()
 }
 
-// Run simulates the world of a seed. If it fails, the last events are in the
-// result, at most as many as events says.
-func Run(seed uint64, events int) (r *Result) {
-	w := &World{seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5356)), now: mono.Time(time.Second)}
-	w.trace.max = max(events, 1)
+// Options say how to run a seed. They do not change what happens.
+type Options struct {
+	Events int  // how many events the trace of a failure has at most
+	Blind  bool // judge only what can be seen from outside: do not look for broken invariants
+}
+
+// Run simulates the world of a seed.
+func Run(seed uint64, opt Options) (r *Result) {
+	w := &World{seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5356)), now: mono.Time(time.Second), opt: opt}
+	w.trace.max = max(opt.Events, 1)
 	r = &Result{Seed: seed}
 	defer func() {
 		if x := recover(); x != nil {

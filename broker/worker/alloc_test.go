@@ -1,3 +1,7 @@
+//go:build !race
+
+// With the race detector sync.Pool forgets things at random, and everything allocates.
+
 package worker
 
 import (

@@ -9,10 +9,10 @@ var (
 	canaryStaleConnection bool
 )
 
-// Canaries names the bugs that SetCanary can switch on.
+// Canaries names the bugs and the switches that turn them on.
 var Canaries = map[string]*bool{
 	"ack-before-commit": &canaryAckBeforeCommit, // acknowledge what the store has not got yet
-	"lost-wake-up":      &canaryLostWakeUp,      // post mail without waking the target
-	"double-delivery":   &canaryDoubleDelivery,  // on resume, send again what was acknowledged
+	"lost-wake-up":      &canaryLostWakeUp,      // go to sleep without looking for mail once more
+	"double-delivery":   &canaryDoubleDelivery,  // forget that messages were acknowledged: a resume sends them again
 	"stale-connection":  &canaryStaleConnection, // use a connection's descriptor after it was closed
 }

@@ -204,6 +204,30 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	}
 }
 
+// The same for a client whose acknowledgements come from the store.
+func TestPublisherThatDoesNotRead(t *testing.T) {
+	r := newRig(t, 1, func(o *Options) { o.OutputBytesMax = 1000 })
+	sub := r.connect("sub", mqtt.V311, durableSession)
+	sub.subscribe("t:1")
+	sub.lose()
+	d := r.connect("deaf", mqtt.V311, nil)
+	d.room = 0
+	const messages = 40_000
+	for i := range messages {
+		d.send(d.publication("t", "", 1, uint16(i+1)))
+	}
+	r.run()
+	c := connOf(r, d)
+	if len(c.out) > 1000+readBytes || !c.paused || len(d.in) == 0 {
+		t.Fatalf("%d bytes of output, paused %v, %d bytes unread", len(c.out), c.paused, len(d.in))
+	}
+	d.room = -1
+	r.run()
+	if got := len(d.read()); got != messages || c.paused {
+		t.Errorf("%d of %d acknowledgements, paused %v", got, messages, c.paused)
+	}
+}
+
 // A publisher whose acknowledgements wait for the store is not read beyond a
 // limit, and is read again when they have left.
 func TestPublisherWaitsForTheStore(t *testing.T) {
@@ -211,7 +235,7 @@ func TestPublisherWaitsForTheStore(t *testing.T) {
 	sub := r.connect(r.idOn(1, "sub"), mqtt.V311, durableSession)
 	sub.subscribe("t:1")
 	sub.lose()
-	pub := r.connect(r.idOn(0, "pub"), mqtt.V311, nil)
+	pub := r.connect(r.idOn(0, "pub"), mqtt.V311, func(c *mqtt.Connect) { c.KeepAliveSeconds = 10 })
 	r.lazy = true
 	const messages = 30_000
 	for i := range messages {
@@ -294,9 +318,10 @@ func TestFullTurns(t *testing.T) {
 	r := newRig(t, 1, nil)
 	var all []*device
 	for i := range 100 {
-		d := r.connect(fmt.Sprint(i), mqtt.V311, nil)
+		all = append(all, r.connect(fmt.Sprint(i), mqtt.V311, nil))
+	}
+	for _, d := range all {
 		d.send(bytes.Repeat(d.publication("t", strings.Repeat("x", 1000), 0, 0), 1000))
-		all = append(all, d)
 	}
 	w := r.ws[0]
 	for range 500 {

@@ -35,7 +35,8 @@
 // Read buffer: one per worker. A connection holds bytes only for a part of a
 // packet, grown as bytes really arrive, and for output that the peer has not
 // read (Options.OutputBytesMax; beyond it QoS 0 is dropped and counted, and QoS 1
-// and 2 wait in the session). A publisher is not read while too many of its
-// acknowledgements wait for the store, or while the worker it publishes to has
-// too much mail.
+// and 2 wait in the session; before it comes to that, the output is written
+// within the turn, if the socket may take it). A client is not read while too many
+// of its acknowledgements wait for the store, while it does not read what we
+// send, or while the worker it publishes to has too much mail.
 package worker

@@ -40,7 +40,6 @@ type Group struct {
 	workers  []*Worker
 
 	connections atomic.Int64 // open, of all workers
-	stopping    atomic.Bool  // no new connections
 }
 
 // NewGroup makes the workers, each with the Net that nets gives it; they do not

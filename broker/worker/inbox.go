@@ -49,7 +49,7 @@ type inbox struct {
 }
 
 func (b *inbox) posted() {
-	wake := b.asleep && !canaryLostWakeUp
+	wake := b.asleep
 	b.asleep = false
 	b.mu.Unlock()
 	if wake {
@@ -122,6 +122,6 @@ func (b *inbox) giveBack(m mail) {
 func (b *inbox) sleep() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.asleep = b.mail.empty()
+	b.asleep = b.mail.empty() || canaryLostWakeUp
 	return b.asleep
 }

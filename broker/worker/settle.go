@@ -94,7 +94,7 @@ func (w *Worker) submit() {
 func (w *Worker) loseDequeues() {
 	for i := range w.batch.Ops {
 		if w.batch.Ops[i].Kind == persist.OpDequeue {
-			w.batch.Ops[i] = persist.Op{Kind: persist.OpDetach}
+			w.batch.Ops[i].ID = 0 // no such queue
 		}
 	}
 }

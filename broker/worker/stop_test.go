@@ -125,7 +125,7 @@ func TestMute(t *testing.T) {
 	pub.send(pub.publication("t", "2", 1, 1))
 	pub.expect("PUBACK 1 0x10")
 	r.restart()
-	a = r.connect(id, mqtt.V311, durableSession)
+	r.connect(id, mqtt.V311, durableSession)
 	r.wait(time.Second)
 	if x := r.ws[1].byID[id]; len(x.Subscriptions()) != 0 {
 		t.Errorf("subscriptions after a restart: %v", x.Subscriptions())

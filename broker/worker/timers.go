@@ -170,6 +170,15 @@ func (w *Worker) connDue(c *conn, t timer) {
 		w.timers.add(w.now.Add(c.idleMax), timerConn, t.name)
 		return
 	}
+	// After a stall there are more events than a turn takes, and timers come due
+	// before all are looked at: what the client has sent may wait unread.
+	if w.readable(c, false); c.dying {
+		return
+	}
+	if c.seen == w.now {
+		w.timers.add(w.now.Add(c.idleMax), timerConn, t.name)
+		return
+	}
 	w.kick(c, mqtt.KeepAliveTimeout, "keepalive exceeded [MQTT-3.1.2-22]") // and the will goes
 }
 

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"sluice/broker/mqtt"
 	"sluice/persist"
 )
@@ -54,7 +52,7 @@ func must(err error) {
 
 // report is a line of the publishing child.
 type report struct {
-	kind         byte // 'S': group settled, 'D': message about to be dequeued
+	kind         byte // 'S': group settled, 'D': message about to be dequeued (group 0: of an earlier process)
 	group        uint32
 	session, seq uint64
 }
@@ -66,6 +64,7 @@ const killSessions = 3
 func childPublish() {
 	var mu sync.Mutex
 	sent := make(map[uint32][]report)
+	placed := make(map[[2]uint64]uint32)
 	put := func(r report) {
 		fmt.Printf("%c %d %d %d\n", r.kind, r.group, r.session, r.seq)
 	}
@@ -113,8 +112,12 @@ func childPublish() {
 		mu.Lock() // the settlement must find what was sent
 		s.Submit(&b)
 		sent[group] = []report{{'S', group, a, b.Ops[0].Seq}, {'S', group, c, b.Ops[1].Seq}}
+		for _, r := range sent[group] {
+			placed[[2]uint64{r.session, r.seq}] = group
+		}
 		if rand.IntN(3) == 0 && b.Ops[0].Seq > 20 {
 			r := report{'D', 0, a, b.Ops[0].Seq - uint64(rand.IntN(20))}
+			r.group = placed[[2]uint64{r.session, r.seq}]
 			put(r)
 			b.Reset()
 			b.Dequeue(r.session, r.seq)
@@ -129,12 +132,20 @@ func childPublish() {
 	}
 }
 
+// killed is what is known of the messages of all publishing processes so far.
+type killed struct {
+	kept    map[[2]uint64]uint32 // session, seq -> group: settled, and not dequeued
+	gone    map[[2]uint64]bool   // dequeued, perhaps
+	thinned map[uint32]bool      // groups with a message in gone
+	found   map[[2]uint64]uint32 // what was on disk after the last round
+	last    uint32               // the last group settled
+}
+
 // TestKill kills a publishing process again and again. What it has reported as
 // settled must be there, and of each group all or nothing.
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
-	kept := make(map[[2]uint64]uint32) // session, seq -> group: settled and not dequeued
-	gone := make(map[[2]uint64]bool)   // dequeued, perhaps
+	k := killed{kept: make(map[[2]uint64]uint32), gone: make(map[[2]uint64]bool), thinned: make(map[uint32]bool)}
 	for round := range 20 {
 		cmd := child(t, "publish", dir)
 		out, err := cmd.StdoutPipe()
@@ -145,78 +156,73 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		timer := time.AfterFunc(time.Duration(20+rand.IntN(200))*time.Millisecond, func() { cmd.Process.Kill() })
-		lines, lastGroup := 0, uint32(0)
-		for sc := bufio.NewScanner(out); sc.Scan(); lines++ {
+		for sc := bufio.NewScanner(out); sc.Scan(); {
 			var r report
-			if n, _ := fmt.Sscanf(sc.Text(), "%c %d %d %d", &r.kind, &r.group, &r.session, &r.seq); n != 4 {
-				continue // cut short
-			}
-			key := [2]uint64{r.session, r.seq}
-			if r.kind == 'D' {
-				gone[key] = true
-				delete(kept, key)
-			} else if lastGroup = max(lastGroup, r.group); !gone[key] {
-				kept[key] = r.group
+			if n, _ := fmt.Sscanf(sc.Text(), "%c %d %d %d", &r.kind, &r.group, &r.session, &r.seq); n == 4 { // else cut short
+				k.note(r)
 			}
 		}
 		cmd.Wait()
 		timer.Stop()
-		checkKilled(t, round, dir, kept, gone, lastGroup)
+		k.check(t, round, dir)
 	}
-	if len(kept) < 100 {
-		t.Fatalf("only %d messages settled in all rounds", len(kept))
+	if len(k.kept) < 100 {
+		t.Fatalf("only %d messages settled in all rounds", len(k.kept))
 	}
 }
 
-// checkKilled opens what a killed process left.
-func checkKilled(t *testing.T, round int, dir string, kept map[[2]uint64]uint32, gone map[[2]uint64]bool, lastGroup uint32) {
+func (k *killed) note(r report) {
+	key := [2]uint64{r.session, r.seq}
+	if r.kind == 'D' {
+		k.gone[key] = true
+		delete(k.kept, key)
+		if r.group == 0 {
+			r.group = k.found[key]
+		}
+		k.thinned[r.group] = true
+	} else if k.last = max(k.last, r.group); !k.gone[key] {
+		k.kept[key] = r.group
+	}
+}
+
+// check opens what a killed process left.
+func (k *killed) check(t *testing.T, round int, dir string) {
 	t.Helper()
-	a := newAnswers()
-	opt := DefaultOptions()
-	opt.Path, opt.Events = dir, a
-	s, err := Open(opt)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, a, image := openAt(t, dir)
 	defer s.kill() // so that the next process finds the file as it was left
-	image, err := s.Load()
-	if st := s.Stats(); err != nil || st.Quarantined != "" || st.Skipped != 0 {
-		t.Fatalf("round %d: %v, %+v", round, err, st)
+	if st := s.Stats(); st.Quarantined != "" || st.Skipped != 0 {
+		t.Fatalf("round %d: %+v", round, st)
 	}
-	found := make(map[[2]uint64]uint32)
+	k.found = make(map[[2]uint64]uint32)
 	groups := make(map[uint32]int)
 	for _, sess := range image.Sessions {
 		for _, e := range fetchAll(s, a, sess.ID) {
 			var group uint32
 			fmt.Sscanf(string(e.Msg.Payload), "%d", &group)
-			found[[2]uint64{sess.ID, e.Seq}] = group
+			k.found[[2]uint64{sess.ID, e.Seq}] = group
 			groups[group]++
 		}
-		for key := range gone { // sequence numbers that never reached the disk are used again
+		for key := range k.gone { // sequence numbers that never reached the disk are used again
 			if key[0] == sess.ID && key[1] >= sess.Tail {
-				delete(gone, key)
+				delete(k.gone, key)
 			}
 		}
 	}
-	for key, group := range kept {
-		if found[key] != group {
-			t.Fatalf("round %d: queue %d seq %d was settled with group %d and is %d now", round, key[0], key[1], group, found[key])
+	for key, group := range k.kept {
+		if k.found[key] != group {
+			t.Fatalf("round %d: queue %d seq %d was settled with group %d and is %d now", round, key[0], key[1], group, k.found[key])
 		}
 	}
-	missing := 0
-	for _, n := range groups {
-		if n == 1 {
-			missing++
+	for group, n := range groups {
+		if n != 2 && !k.thinned[group] {
+			t.Fatalf("round %d: %d messages of group %d, and none of it was dequeued", round, n, group)
 		}
 	}
-	if missing > len(gone) {
-		t.Fatalf("round %d: %d groups are there in part, with %d messages dequeued", round, missing, len(gone))
-	}
-	if lastGroup > 0 {
+	if k.last > 0 {
 		var last uint32
 		fmt.Sscanf(string(image.Retained[0].Payload), "%d", &last)
-		if last < lastGroup {
-			t.Fatalf("round %d: retained message of group %d, settled was %d", round, last, lastGroup)
+		if last < k.last {
+			t.Fatalf("round %d: retained message of group %d, settled was %d", round, last, k.last)
 		}
 	}
 }
@@ -276,118 +282,6 @@ func TestSecondProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Close()
-}
-
-// childFull fills a file that may have no more than 8 MiB, drains it, and
-// expects that it can be filled again.
-func childFull() {
-	must(unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 8 << 20, Max: 8 << 20}))
-	opt := DefaultOptions()
-	opt.Path, opt.CommitInterval, opt.MaxPendingBytes = os.Getenv(dirEnv), time.Millisecond, 1<<20
-	must(fillAndDrain(opt, 2))
-	fmt.Println("done")
-}
-
-// TestFullDisk runs out of space, and gets it back by draining.
-func TestFullDisk(t *testing.T) {
-	out, err := child(t, "full", t.TempDir()).Output()
-	if err != nil || string(out) != "done\n" {
-		t.Fatalf("%v: %s", err, out)
-	}
-}
-
-// TestFileLimit is the same with the store's own limit.
-func TestFileLimit(t *testing.T) {
-	opt := DefaultOptions()
-	opt.Path, opt.CommitInterval, opt.MaxPendingBytes, opt.MaxFileBytes = t.TempDir(), time.Millisecond, 1<<20, 4<<20
-	if err := fillAndDrain(opt, 2); err != nil {
-		t.Fatal(err)
-	}
-	info, err := os.Stat(filepath.Join(opt.Path, fileName))
-	if err != nil || info.Size() > opt.MaxFileBytes {
-		t.Fatalf("%v, %d bytes", err, info.Size())
-	}
-}
-
-// fillAndDrain publishes until groups are refused, then drains the queue: the
-// store must write again by itself.
-func fillAndDrain(opt Options, rounds int) error {
-	a := newAnswers()
-	opt.Events = a
-	s, err := Open(opt)
-	if err != nil {
-		return err
-	}
-	defer s.kill()
-	if _, err := s.Load(); err != nil {
-		return err
-	}
-	var b persist.Batch
-	b.Begin(persist.Token{})
-	b.Add(persist.Op{Kind: persist.OpPutSession, Sess: &persist.Session{ID: s.NewSessionID()}})
-	b.End()
-	s.Submit(&b)
-	a.waitSettled(1)
-	from, sent := uint64(1), 1
-	for range rounds {
-		refused := false
-		for !refused {
-			b.Reset()
-			b.Begin(persist.Token{})
-			b.Enqueue(1, &mqtt.Message{Topic: []byte("t"), Payload: make([]byte, 1500), ID: s.NewMessageID()}, 1, false, nil)
-			b.End()
-			s.Submit(&b)
-			sent++
-			if refused = b.Ops[0].Seq == 0; sent > 100_000 {
-				return fmt.Errorf("%d messages, and never full", sent)
-			}
-			if sent%20 == 0 {
-				a.waitAnswered(s, sent)
-			}
-		}
-		if s.Stats().Err == nil {
-			return fmt.Errorf("refused, and Stats has no error")
-		}
-		for {
-			s.Fetch(persist.FetchRequest{Session: 1, From: from, MaxMessages: 100, MaxBytes: 1 << 20})
-			f := a.waitFetched()
-			if f.Err != nil {
-				return f.Err
-			}
-			if len(f.Entries) == 0 {
-				break
-			}
-			b.Reset()
-			for _, e := range f.Entries {
-				b.Dequeue(1, e.Seq)
-			}
-			s.Submit(&b)
-			from = f.Next
-		}
-		a.waitSettled(sent) // refused or stored or cancelled: all know
-		for end := time.Now().Add(20 * time.Second); s.Stats().Err != nil; time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				return fmt.Errorf("still failing: %w", s.Stats().Err)
-			}
-			b.Reset()
-			b.Enqueue(1, &mqtt.Message{Topic: []byte("t"), Payload: make([]byte, 10)}, 1, false, nil)
-			s.Submit(&b)
-		}
-	}
-	return nil
-}
-
-// waitAnswered waits until n groups are settled, or the store fails.
-func (a *answers) waitAnswered(s *Store, n int) {
-	for {
-		a.mu.Lock()
-		done := a.settled >= n
-		a.mu.Unlock()
-		if done || s.Stats().Err != nil {
-			return
-		}
-		time.Sleep(100 * time.Microsecond)
-	}
 }
 
 // funcEvents are Events made of functions.

@@ -11,8 +11,8 @@ import (
 // DESIGN. A deleted session's record goes with the transaction that deletes it,
 // and its id is never used again: so nobody can see the rest, and it can go
 // bit by bit. Each transaction clears away so many records; when nothing else
-// is to be done, the committer makes transactions for this alone. Ids of
-// sessions that are not done are kept on disk.
+// is to be done, the committer makes transactions for this alone. Which
+// sessions are not done need not be on disk: load finds what has no session.
 
 // clearBudget is how many records of dead sessions a transaction removes. At
 // twenty in a page they are fifty pages, which is what a usual commit writes.
@@ -23,19 +23,12 @@ func (t *txn) clearDead() error {
 	budget := clearBudget
 	left := t.dead[:0]
 	for _, id := range t.dead {
-		k := idKey(id)
 		done, err := t.clearSession(id, &budget)
 		if err != nil {
 			return err
 		}
-		if done {
-			err = t.remove(t.b.dead, k[:])
-		} else {
+		if !done {
 			left = append(left, id)
-			err = t.put(t.b.dead, k[:], []byte{})
-		}
-		if err != nil {
-			return err
 		}
 	}
 	t.dead = left

@@ -24,7 +24,6 @@
 //	ref       message id -> number of references, if there are more than one
 //	retained  0, topic            -> message record, or the number of a message
 //	          1, SHA-256 of topic -> the same, for topics over 512 bytes
-//	dead      session -> nothing: a deleted session that is still being cleared away
 //
 // Where a payload goes is decided by what writes less. A message with one
 // receiver is in the queue entry, unless it would not share a page with
@@ -38,7 +37,8 @@
 //
 // A deleted session's record goes at once, its messages within the following
 // transactions, so many at a time: a queue of a million takes neither the
-// memory nor the pause.
+// memory nor the pause. What is found without a session when the store is
+// opened is cleared away in the same manner.
 //
 // # Crash safety
 //

@@ -22,11 +22,10 @@ var (
 	bucketMessage  = []byte("message")
 	bucketRef      = []byte("ref")
 	bucketRetained = []byte("retained")
-	bucketDead     = []byte("dead")
 
 	bucketNames = [][]byte{
 		bucketMeta, bucketSession, bucketSub, bucketInbound, bucketCounter,
-		bucketQueue, bucketMessage, bucketRef, bucketRetained, bucketDead,
+		bucketQueue, bucketMessage, bucketRef, bucketRetained,
 	}
 
 	keySchema = []byte("schema")
@@ -35,12 +34,12 @@ var (
 
 // buckets are all buckets in one transaction.
 type buckets struct {
-	meta, session, sub, inbound, counter, queue, message, ref, retained, dead *bbolt.Bucket
+	meta, session, sub, inbound, counter, queue, message, ref, retained *bbolt.Bucket
 }
 
 func bucketsOf(tx *bbolt.Tx) (b buckets) {
 	for i, p := range []**bbolt.Bucket{
-		&b.meta, &b.session, &b.sub, &b.inbound, &b.counter, &b.queue, &b.message, &b.ref, &b.retained, &b.dead,
+		&b.meta, &b.session, &b.sub, &b.inbound, &b.counter, &b.queue, &b.message, &b.ref, &b.retained,
 	} {
 		*p = tx.Bucket(bucketNames[i])
 	}

@@ -67,7 +67,7 @@ func (l *loader) loadState() {
 			l.skipped++
 		}
 	}
-	for _, b := range []*bbolt.Bucket{l.b.session, l.b.queue, l.b.dead, l.b.counter, l.b.sub, l.b.inbound} {
+	for _, b := range []*bbolt.Bucket{l.b.session, l.b.queue, l.b.counter, l.b.sub, l.b.inbound} {
 		if k, _ := b.Cursor().Last(); len(k) >= 8 {
 			l.state.SessionID = max(l.state.SessionID, binary.BigEndian.Uint64(k))
 		}
@@ -78,13 +78,7 @@ func (l *loader) loadState() {
 }
 
 func (l *loader) loadSessions() {
-	c := l.b.dead.Cursor()
-	for k, _ := c.First(); k != nil; k, _ = c.Next() {
-		if id, ok := idOf(k); ok {
-			l.dead[id] = true
-		}
-	}
-	c = l.b.session.Cursor()
+	c := l.b.session.Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
 		id, ok := idOf(k)
 		if !ok {
@@ -92,7 +86,7 @@ func (l *loader) loadSessions() {
 			continue
 		}
 		rec, err := persist.DecodeSession(k, v)
-		if err != nil || rec.ID != id || l.dead[id] {
+		if err != nil || rec.ID != id {
 			l.skipped++
 			l.dead[id] = true
 			continue

@@ -43,7 +43,7 @@ const (
 
 // policy is the note and what the committer remembers from look to look.
 type policy struct {
-	mode    atomic.Int32
+	mode   atomic.Int32
 	slowed uint64    // Waiting.Slowed at the last look
 	seen   time.Time // when it changed last
 }

@@ -236,46 +236,38 @@ func TestPaho5RequestResponse(t *testing.T) {
 }
 
 // TestPaho5Resend is TestPaho311Resend for the other library, which keeps the
-// session between two clients.
+// session between two clients. At QoS 1 only: version 0.23.0 panics when a
+// connection ends while it answers a PUBREC. TestResend has QoS 2.
 func TestPaho5Resend(t *testing.T) {
 	t.Parallel()
 	b := start(t, "")
-	for _, qos := range []byte{1, 2} {
-		t.Run("qos"+strconv.Itoa(int(qos)), func(t *testing.T) {
-			t.Parallel()
-			link, err := rig.NewLink(b.Addr())
-			must(t, err)
-			t.Cleanup(link.Close)
-			ledger, source := rig.NewLedger(), name("source", int(qos))
-			subscribed(t, b.Addr(), rig.ClientOptions{ID: "sub" + source, Version: 5, OnMessage: arrive(ledger)}, 2, source)
-			session := state.NewInMemory()
-			for round := range resends {
-				pub := paho5(t, link.Addr(), "pub"+source, func(cfg *paho.ClientConfig, cp *paho.Connect) {
-					durable5(100)(cfg, cp)
-					cfg.Session = session
-				})
-				if pub.connack.SessionPresent != (round > 0) {
-					t.Errorf("round %d: session present is %v", round, pub.connack.SessionPresent)
-				}
-				for i := range perResend {
-					n := uint64(round*perResend + i)
-					_, err := pub.PublishWithOptions(within(t), &paho.Publish{Topic: source, QoS: qos, Payload: rig.Payload(source, n, 64)},
-						paho.PublishOptions{Method: paho.PublishMethod_AsyncSend})
-					must(t, err)
-					ledger.Acked(source, n) // it is in the library's session
-				}
-				if round < resends-1 {
-					link.Reset()
-					<-pub.Done()
-				}
-			}
-			wants := []want{acked(resends * perResend)}
-			if qos == 2 {
-				wants = append(wants, once)
-			}
-			settled(t, ledger, patience, wants...)
+	link, err := rig.NewLink(b.Addr())
+	must(t, err)
+	t.Cleanup(link.Close)
+	ledger := rig.NewLedger()
+	subscribed(t, b.Addr(), rig.ClientOptions{ID: "sub", Version: 5, OnMessage: arrive(ledger)}, 2, "source")
+	session := state.NewInMemory()
+	for round := range resends {
+		pub := paho5(t, link.Addr(), "pub", func(cfg *paho.ClientConfig, cp *paho.Connect) {
+			durable5(100)(cfg, cp)
+			cfg.Session = session
 		})
+		if pub.connack.SessionPresent != (round > 0) {
+			t.Errorf("round %d: session present is %v", round, pub.connack.SessionPresent)
+		}
+		for i := range perResend {
+			n := uint64(round*perResend + i)
+			_, err := pub.PublishWithOptions(within(t), &paho.Publish{Topic: "source", QoS: 1, Payload: rig.Payload("source", n, 64)},
+				paho.PublishOptions{Method: paho.PublishMethod_AsyncSend})
+			must(t, err)
+			ledger.Acked("source", n) // it is in the library's session
+		}
+		if round < resends-1 {
+			link.Reset()
+			<-pub.Done()
+		}
 	}
+	settled(t, ledger, patience, acked(resends*perResend))
 }
 
 // pass lets real time pass, where that is what is tested: expiry.
