@@ -24,28 +24,40 @@ const (
 	idleBytes = 2 << 20
 )
 
-// trimmer remembers what it saw at its last look.
-type trimmer struct {
-	samples []metrics.Sample
-	allocs  uint64
-	trimmed bool // nothing much was allocated since
+// heap is what the runtime tells of its heap, in bytes.
+type heap struct {
+	allocated uint64 // in all since the start
+	free      uint64 // pages without anything on them, not returned
+	objects   uint64 // live, and garbage not yet swept
+	live      uint64 // found by the last collection
 }
 
-func newTrimmer() *trimmer {
-	return &trimmer{samples: []metrics.Sample{
+// trimmer remembers what it saw at its last look.
+type trimmer struct {
+	read      func() heap
+	allocated uint64
+	trimmed   bool // and nothing much was allocated since
+}
+
+// readHeap gives a function that asks the runtime.
+func readHeap() func() heap {
+	s := []metrics.Sample{
 		{Name: "/gc/heap/allocs:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"},
 		{Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/gc/heap/live:bytes"},
-	}}
+	}
+	return func() heap {
+		metrics.Read(s)
+		return heap{s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64(), s[3].Value.Uint64()}
+	}
 }
 
 // due tells whether memory should be returned now.
 func (t *trimmer) due() bool {
-	metrics.Read(t.samples)
-	v := func(i int) uint64 { return t.samples[i].Value.Uint64() }
-	fresh := v(0) - t.allocs
-	t.allocs = v(0)
+	h := t.read()
+	fresh := h.allocated - t.allocated
+	t.allocated = h.allocated
 	if fresh > quietBytes {
 		t.trimmed = false
 		return false
@@ -54,13 +66,13 @@ func (t *trimmer) due() bool {
 		return false
 	}
 	t.trimmed = true
-	garbage := max(v(2), v(3)) - v(3)
-	return v(1)+garbage > idleBytes
+	garbage := max(h.objects, h.live) - h.live
+	return h.free+garbage > idleBytes
 }
 
 // trim runs until stop is closed.
 func trim(stop <-chan struct{}) {
-	t := newTrimmer()
+	t := trimmer{read: readHeap()}
 	tick := time.NewTicker(trimEvery)
 	defer tick.Stop()
 	for {

@@ -35,6 +35,12 @@ type receipt struct {
 
 func (r *receipt) total() int { return r.arrivals[0] + r.arrivals[1] + r.arrivals[2] }
 
+// uncommitted is a PUBACK that the broker has processed and may forget in a crash.
+type uncommitted struct {
+	r     *receipt
+	stamp int64
+}
+
 type book struct {
 	gen    int
 	grants []*grant
@@ -43,7 +49,7 @@ type book struct {
 	in2    map[uint16]int // packet ids of QoS 2 received and not released: publication
 	order  map[stream]int // the latest first arrival
 
-	uncommitted []*receipt // processed since the last commit, once for each time
+	uncommitted []uncommitted
 }
 
 // stream is a sequence of messages that keeps its order.
@@ -68,20 +74,22 @@ func (b *book) receipt(p *pub) *receipt {
 }
 
 // processed notes that the broker has processed a PUBACK.
-func (b *book) processed(n int) {
+func (b *book) processed(n int, stamp int64) {
 	r := b.got[n]
 	r.processed++
-	b.uncommitted = append(b.uncommitted, r)
+	b.uncommitted = append(b.uncommitted, uncommitted{r, stamp})
 }
 
-func (b *book) committed() {
-	b.uncommitted = nil
+func (b *book) committed(stamp int64) {
+	for len(b.uncommitted) > 0 && b.uncommitted[0].stamp < stamp {
+		b.uncommitted = b.uncommitted[1:]
+	}
 }
 
 // crashed: what the broker had not written it may send again.
 func (b *book) crashed() {
-	for _, r := range b.uncommitted {
-		r.processed--
+	for _, u := range b.uncommitted {
+		u.r.processed--
 	}
 	b.uncommitted = nil
 	clear(b.in1) // numbers of messages that nobody was promised are used again

@@ -29,6 +29,7 @@ type config struct {
 	commit  float64
 	fetch   float64
 	fail    float64 // commits begin, or cease, to fail
+	disk    bool    // see storage
 	pending int64   // mem.Options.MaxPendingBytes
 
 	// The process.
@@ -56,6 +57,10 @@ type config struct {
 	connectBytes   int
 	outputBytes    int
 	connectTimeout time.Duration
+
+	// worker.Tighten
+	tight                      bool
+	acks, turnBytes, mailBytes int
 }
 
 func (w *World) drawConfig() config {
@@ -77,6 +82,7 @@ func (w *World) drawConfig() config {
 		commit: pick(w, 0.2, 0.05, 0.01, 0.003),
 		fetch:  pick(w, 0.3, 0.1, 0.03),
 		fail:   pick(w, 0, 0, 0.002),
+		disk:   w.chance(0.5),
 
 		crash:   pick(w, 0, 0.0003, 0.001, 0.002),
 		restart: pick(w, 0, 0, 0.0005),
@@ -98,6 +104,11 @@ func (w *World) drawConfig() config {
 		connectBytes:   4 << 10,
 		outputBytes:    pick(w, 1<<10, 16<<10, 256<<10),
 		connectTimeout: 10 * time.Second,
+
+		tight:     w.chance(0.5),
+		acks:      pick(w, 2, 5, 20),
+		turnBytes: pick(w, 1, 100, 2000),
+		mailBytes: pick(w, 1, 300, 3000),
 	}
 	c.limits.InflightMax = pick(w, 1, 3, 20, 1024)
 	c.limits.ReceiveMax = pick(w, 2, 10, 1024)

@@ -144,7 +144,7 @@ func (d *device) onConnack(l *link, p *mqtt.Connack) {
 	if l.expect == surelyNot && p.SessionPresent {
 		l.fail("session present", "CONNACK with session present: there must not be one after session %d", d.book.gen)
 	}
-	l.connected, l.connackAt, l.lastSent = true, w.now, w.now
+	l.connected, l.lastSent = true, w.now
 	l.excuse &^= crowded | slowConnect
 	l.begun = w.next()
 	l.quota, l.aliasMax = 65535, 0
@@ -155,9 +155,10 @@ func (d *device) onConnack(l *link, p *mqtt.Connack) {
 		l.aliasMax = int(p.Props.TopicAliasMax)
 	}
 	l.aliases = make([]string, l.aliasMax)
-	if !p.SessionPresent {
-		d.zombie = d.zombie || d.exp != surelyNot
+	if !p.SessionPresent && d.exp != surelyNot {
+		d.zombie, d.endedAt = true, l.begun
 	}
+	d.since = l.begun
 	if !p.SessionPresent || d.blank {
 		d.newSession(l)
 	} else if d.exp != surely {

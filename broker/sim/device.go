@@ -50,13 +50,15 @@ type device struct {
 
 	// The session. After a CONNECT that was not answered a client may be unable
 	// to know which session it will find; then it begins a new one (unsure).
-	exp    belief
-	blank  bool // the client has nothing of a session
-	kept   bool // it is on the disk
-	zombie bool // one that was ended may come back after a crash: its end is not on the disk
-	unsure bool
-	lastAt mono.Time // when the last connection certainly still was there
-	goneAt mono.Time // when the broker surely had closed it; 0: unknown
+	exp     belief
+	blank   bool  // the client has nothing of a session
+	since   int64 // stamp of the CONNACK that showed it
+	kept    bool  // it is on the disk
+	zombie  bool  // one that was ended may come back after a crash: its end is not on the disk
+	endedAt int64 // stamp of when the client knew of that end
+	unsure  bool
+	lastAt  mono.Time // when the last connection certainly still was there
+	goneAt  mono.Time // when the broker surely had closed it; 0: unknown
 
 	book    *book
 	gens    int
@@ -177,7 +179,7 @@ func (d *device) drop() {
 	}
 	switch {
 	case l.excuse != 0: // it may have ended long ago
-		d.lastAt = l.connackAt
+		d.lastAt = l.connectAt
 	case l.bye:
 		d.lastAt = l.byeAt
 	default:
@@ -265,7 +267,8 @@ func (d *device) onEnded(l *link, reset bool) {
 		// It has processed the DISCONNECT.
 		d.lastAt, d.goneAt = l.byeAt, w.now
 		if l.endsSession && d.exp != surelyNot {
-			d.exp, d.zombie, d.blank = surelyNot, true, true
+			d.exp, d.blank = surelyNot, true
+			d.zombie, d.endedAt = true, w.next()
 		}
 		if l.will != nil && !l.keepsWill {
 			if l.will.voided = true; l.will.got {
@@ -273,12 +276,12 @@ func (d *device) onEnded(l *link, reset bool) {
 			}
 		}
 	case !l.bye:
-		d.lastAt = l.connackAt
+		d.lastAt = l.connectAt
 		if l.excuse&restarted == 0 {
 			l.lose()
 		}
 	default:
-		d.lastAt = l.connackAt
+		d.lastAt = l.connectAt
 	}
 }
 
@@ -304,11 +307,13 @@ func (d *device) newSession(l *link) {
 	d.out = kept
 }
 
-// committed: all that the broker has submitted is on the disk.
-func (d *device) committed() {
-	d.kept = d.kept || d.exp == surely
-	d.zombie = false
-	d.book.committed()
+// committed: what the client knew of at a stamp is on the disk.
+func (d *device) committed(stamp int64) {
+	d.kept = d.kept || d.exp == surely && d.since < stamp
+	if d.zombie && d.endedAt < stamp {
+		d.zombie = false
+	}
+	d.book.committed(stamp)
 }
 
 // crashed: the process is gone, and what was not on the disk.

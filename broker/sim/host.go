@@ -9,7 +9,6 @@ import (
 
 	"sluice/broker/worker"
 	"sluice/persist"
-	"sluice/persist/mem"
 	"sluice/platform/mono"
 )
 
@@ -22,7 +21,7 @@ import (
 type host struct {
 	w      *World
 	kernel *kernel
-	store  *mem.Store
+	store  storage
 	relay  relay
 	group  *worker.Group
 	nets   []*vnet
@@ -49,8 +48,7 @@ func (r *relay) Fetched(owner int, f persist.Fetched) { r.to.Fetched(owner, f) }
 
 func newHost(w *World) *host {
 	h := &host{w: w, kernel: newKernel(w)}
-	h.store = mem.New(mem.Options{Events: &h.relay, Manual: true,
-		Now: func() int64 { return int64(w.now) }, MaxPendingBytes: w.cfg.pending})
+	h.store = w.newStorage(&h.relay)
 	h.start()
 	return h
 }
@@ -80,6 +78,9 @@ func (h *host) start() {
 	h.group.Restore(im)
 	h.accepted = new(atomic.Int64)
 	for _, x := range h.group.Workers() {
+		if c := &w.cfg; c.tight {
+			x.Tighten(c.acks, c.turnBytes, c.mailBytes)
+		}
 		if err := x.Listen(worker.Listener{FD: listenFD, Address: "sim", Open: h.accepted}); err != nil {
 			w.fail("start", "listen: %v", err)
 		}
@@ -138,24 +139,23 @@ func (h *host) nextTimer() (at mono.Time) {
 	return at
 }
 
-// commit lets the committer work once. It tells whether there was anything to
-// do.
+// commit lets the committer work. It tells whether there was anything to do.
 func (h *host) commit() bool {
 	if !h.up {
 		return false
 	}
-	did := h.store.Step()
+	did, on := h.store.step()
 	if did {
-		h.w.note("commit", "store", 0, 0, "")
+		h.w.note("commit", "store", on, 0, "")
 	}
-	if !h.failing {
-		h.w.committed()
+	if on != 0 {
+		h.w.committed(on)
 	}
 	return did
 }
 
-// fetch lets the fetcher answer one request.
-func (h *host) fetch() bool { return h.up && h.store.StepFetch() }
+// fetch lets the fetcher work.
+func (h *host) fetch() bool { return h.up && h.store.read() }
 
 var errDisk = errors.New("simulated disk error")
 
@@ -166,9 +166,9 @@ func (h *host) failCommits(fail bool) {
 	h.failing = fail
 	h.w.note("disk", "store", 0, 0, map[bool]string{true: "fails", false: "works"}[fail])
 	if fail {
-		h.store.FailCommits(errDisk)
+		h.store.failCommits(errDisk)
 	} else {
-		h.store.FailCommits(nil)
+		h.store.failCommits(nil)
 	}
 }
 
@@ -178,7 +178,7 @@ func (h *host) crash(power bool) {
 	w := h.w
 	w.note("crash", "host", int64(h.life), 0, map[bool]string{true: "power cut", false: "killed"}[power])
 	h.down(power)
-	h.store = h.store.Crash()
+	h.store = h.store.crash()
 	w.crashed()
 }
 
@@ -228,9 +228,9 @@ func (h *host) restart() {
 	if err := h.store.Close(); err != nil {
 		w.fail("store", "close: %v", err)
 	}
-	w.committed()
+	w.committed(w.next())
 	h.down(false)
-	h.store = h.store.Crash()
+	h.store = h.store.crash()
 	w.crashed()
 }
 

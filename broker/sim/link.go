@@ -69,7 +69,6 @@ type link struct {
 	expect                 belief // about session present, as of the CONNECT
 
 	connectAt  mono.Time
-	connackAt  mono.Time
 	byeAt      mono.Time
 	lastSent   mono.Time
 	lastHeard  mono.Time // bytes of ours reached the broker's host
@@ -209,7 +208,7 @@ func (l *link) onPingresp() {
 	l.pings = l.pings[1:]
 	l.d.w.note("< PINGRESP", l.name, 0, 0, "")
 	for l.excuse&crashed == 0 && len(l.acksSent) > 0 && l.acksSent[0].stamp < stamp {
-		l.d.book.processed(l.acksSent[0].n)
+		l.d.book.processed(l.acksSent[0].n, l.d.w.next())
 		l.acksSent = l.acksSent[1:]
 	}
 }

@@ -223,10 +223,11 @@ func (w *World) move() bool {
 	return false
 }
 
-// committed is told when everything that was submitted is on the disk.
-func (w *World) committed() {
+// committed is told when everything that clients knew of at a stamp is on the
+// disk.
+func (w *World) committed(stamp int64) {
 	for _, d := range w.devices {
-		d.committed()
+		d.committed(stamp)
 	}
 }
 

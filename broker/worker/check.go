@@ -73,7 +73,7 @@ func (w *Worker) checkConns(bad func(string, ...any)) {
 				bad("connection %d: its session has another", c.fd)
 			}
 		}
-		if c.paused && !w.stopping && !c.dying && c.client.Pending() < acksMax/2 && !c.blocked && !(w.pressed && slices.Contains(w.held, c)) {
+		if c.paused && !w.stopping && !c.dying && c.client.Pending() < w.bounds.acks/2 && !c.blocked && !(w.pressed && slices.Contains(w.held, c)) {
 			bad("connection %d is paused, and nothing will change that", c.fd)
 		}
 		if c.blocked && !c.wantWrite && !c.dying && !slices.Contains(w.drained, c) {
@@ -95,4 +95,18 @@ func (w *Worker) checkConns(bad func(string, ...any)) {
 	if connected != clients {
 		bad("%d sessions have a connection, %d connections a session", connected, clients)
 	}
+}
+
+// bounds are those of a worker that are not options.
+type bounds struct {
+	acks      int // acksMax
+	turnBytes int // turnBytesMax
+}
+
+// Tighten lowers bounds, so that the simulator meets them with little traffic:
+// acksMax, turnBytesMax and congestedBytes. It must be called before the first
+// turn.
+func (w *Worker) Tighten(acks, turnBytes, mailBytes int) {
+	w.bounds = bounds{acks: acks, turnBytes: turnBytes}
+	w.inbox.bytesMax = mailBytes
 }

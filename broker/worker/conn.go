@@ -146,7 +146,7 @@ func (w *Worker) backpressure(c *conn) {
 	if c.dying || c.client == nil || c.paused {
 		return
 	}
-	if c.client.Pending() >= acksMax {
+	if c.client.Pending() >= w.bounds.acks {
 		w.pause(c)
 	} else if w.clogged(c) {
 		c.blocked = true
@@ -167,7 +167,7 @@ func (w *Worker) pause(c *conn) {
 // it reads what we send.
 func (w *Worker) unpause(c *conn) {
 	switch {
-	case !c.paused || c.dying || w.stopping || c.client.Pending() >= acksMax/2:
+	case !c.paused || c.dying || w.stopping || c.client.Pending() >= w.bounds.acks/2:
 	case w.clogged(c):
 		c.blocked = true
 	case w.pressed:

@@ -39,13 +39,14 @@ type settled struct {
 }
 
 type inbox struct {
-	mu      sync.Mutex
-	mail    mail
-	spare   mail // emptied, to be used again
-	bytes   int  // of bundles
-	asleep  bool
-	wake    func()
-	waiters uint64 // bit i: worker i%64 waits for the mail to be taken
+	mu       sync.Mutex
+	mail     mail
+	spare    mail // emptied, to be used again
+	bytes    int  // of bundles
+	bytesMax int  // of them; 0: congestedBytes
+	asleep   bool
+	wake     func()
+	waiters  uint64 // bit i: worker i%64 waits for the mail to be taken
 }
 
 func (b *inbox) posted() {
@@ -62,7 +63,11 @@ func (b *inbox) postBundle(x *bundle, from int) (congested bool) {
 	b.mu.Lock()
 	b.mail.bundles = append(b.mail.bundles, x)
 	b.bytes += x.size()
-	if congested = b.bytes > congestedBytes; congested {
+	limit := congestedBytes
+	if b.bytesMax != 0 {
+		limit = b.bytesMax
+	}
+	if congested = b.bytes > limit; congested {
 		b.waiters |= 1 << (from % 64)
 	}
 	b.posted()

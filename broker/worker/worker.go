@@ -39,6 +39,7 @@ type Worker struct {
 	byID      map[string]*client
 	listeners []*listener
 	timers    timers
+	bounds    bounds
 
 	// of the turn
 	fx       session.Effects
@@ -86,6 +87,7 @@ func newWorker(g *Group, id int, n Net) *Worker {
 		events: make([]platform.Event, 256),
 		byID:   make(map[string]*client),
 		buf:    make([]byte, readBytes),
+		bounds: bounds{acks: acksMax, turnBytes: turnBytesMax},
 	}
 	w.inbox.wake = n.Wake
 	w.batch.Owner = id
@@ -153,7 +155,7 @@ func (w *Worker) readEvents(events []platform.Event) {
 
 func (w *Worker) handleEvents(events []platform.Event) {
 	for i := range events {
-		if w.turnRead >= turnBytesMax {
+		if w.turnRead >= w.bounds.turnBytes {
 			w.unread = append(w.unread, events[i:]...)
 			return
 		}
