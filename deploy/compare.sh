@@ -35,6 +35,7 @@ both idle
 both churn -d "${seconds}s" --settle 8s
 alone churn --ids 1 --id bill --workers 1 --recv 0 --die close,rst --max 2000 --name sluice --broker "$sluice"
 alone churn --ids 8 --workers 64 -d 20s --settle 8s --name sluice --broker "$sluice"
+alone offline --kill --name mosquitto --broker "$cloud"
 alone offline --kill --name sluice --broker "$sluice"
 alone offline --kill-during -m 20000 --name sluice --broker "$sluice"
 for outage in none down cut kill; do
