@@ -179,12 +179,14 @@ func TestDyingPublishers(t *testing.T) {
 	for id := range uint16(3) {
 		p = mqtt.AppendPublish(p, &mqtt.Publish{Topic: []byte("dying/x"), QoS: mqtt.QoS(id), PacketID: id + 1, Payload: fmt.Append(nil, "whole ", id)}, mqtt.V311)
 	}
-	for cut := range len(p) { // at every byte
+	const rounds = 10
+	for i := range rounds * len(p) { // at every byte
+		cut := i % len(p)
 		c, err := net.Dial("tcp", b.Addr())
 		must(t, err)
 		_, err = c.Write(p[:cut])
 		must(t, err)
-		if cut%2 == 0 {
+		if (i/len(p)+cut)%2 == 0 { // each way to die at each byte
 			must(t, c.(*net.TCPConn).SetLinger(0))
 		}
 		must(t, c.Close())
