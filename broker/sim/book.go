@@ -19,6 +19,7 @@ type grant struct {
 	rh      uint8
 	id      uint32
 	shared  bool
+	bad     bool // not a valid filter: to be refused
 
 	sent     int64 // stamps; 0: has not happened
 	acked    int64
@@ -170,6 +171,15 @@ func (b *book) always(filter string, f func(*grant) bool) bool {
 		}
 	}
 	return true
+}
+
+// gap: what was published until now may have missed the session.
+func (b *book) gap(stamp int64) {
+	for _, g := range b.grants {
+		if g.acked != 0 {
+			g.acked = stamp
+		}
+	}
 }
 
 // subscribe notes a SUBSCRIBE that is being sent.

@@ -35,6 +35,7 @@ type config struct {
 	// The process.
 	crash   float64
 	restart float64 // an orderly one
+	mute    float64 // the subscriptions of a session are taken from it
 
 	// The clients.
 	die      float64
@@ -86,6 +87,7 @@ func (w *World) drawConfig() config {
 
 		crash:   pick(w, 0, 0.0003, 0.001, 0.002),
 		restart: pick(w, 0, 0, 0.0005),
+		mute:    pick(w, 0, 0, 0.001),
 
 		die:      pick(w, 0, 0.003, 0.01, 0.03),
 		takeover: pick(w, 0, 0.005, 0.02),
@@ -113,6 +115,8 @@ func (w *World) drawConfig() config {
 	c.limits.InflightMax = pick(w, 1, 3, 20, 1024)
 	c.limits.ReceiveMax = pick(w, 2, 10, 1024)
 	c.limits.TopicAliasMax = pick(w, 0, 4)
+	c.limits.KeepAliveMax = pick(w, 0, 0, 10*time.Second)
+	c.limits.SessionExpiryMax = pick(w, 0, 0, 15*time.Second)
 	if w.chance(0.1) {
 		// More than one client has under way: what is refused ends the connection
 		// of a client of MQTT 3.1.1, and what it then sends again must fit.

@@ -39,6 +39,9 @@ func (d *device) connect() {
 		l.s = w.open(l)
 	}
 	d.link = l
+	if w.chance(0.5) { // as many clients do
+		d.nextPID = 0
+	}
 	l.expect = d.expectation(l)
 	d.sendConnect(l)
 	if l.clean && !l.durable && !w.healing && len(d.out) == 0 && w.chance(0.2) { // need not wait for CONNACK (MQTT5 3.1.4)
@@ -67,10 +70,10 @@ func (d *device) draw() *link {
 		l.clean = !l.durable
 	}
 	l.clean = l.clean || w.ending
-	if l.durable {
-		l.expiry = d.expiry
-	}
 	l.keepAlive = d.keepUp
+	if c := w.cfg.limits.KeepAliveMax; c > 0 && d.version == mqtt.V5 && !d.internal && (l.keepAlive == 0 || l.keepAlive > c) {
+		l.keepAlive = c
+	}
 	l.receiveMax = w.cfg.limits.InflightMax
 	if d.version == mqtt.V5 && w.chance(0.5) {
 		l.receiveMax = min(w.between(1, 10), l.receiveMax)
@@ -91,9 +94,12 @@ func (d *device) expectation(l *link) belief {
 
 func (d *device) sendConnect(l *link) {
 	w := d.w
-	p := mqtt.Connect{Version: l.version, Clean: l.clean, ClientID: []byte(d.id), KeepAliveSeconds: uint16(l.keepAlive / time.Second)}
+	p := mqtt.Connect{Version: l.version, Clean: l.clean, ClientID: []byte(d.id), KeepAliveSeconds: uint16(d.keepUp / time.Second)}
 	if l.version == mqtt.V5 {
-		p.Props.SessionExpirySeconds, p.Props.HasSessionExpiry = l.expiry, l.expiry != 0
+		if l.durable {
+			p.Props.SessionExpirySeconds, p.Props.HasSessionExpiry = d.asks, true
+		}
+		p.Props.MaxPacketBytes = d.packetMax
 		if l.receiveMax < w.cfg.limits.InflightMax || w.chance(0.5) {
 			p.Props.ReceiveMax = uint16(l.receiveMax)
 		}
@@ -135,8 +141,9 @@ func (d *device) onConnack(l *link, p *mqtt.Connack) {
 	if p.Code != 0 {
 		l.fail("protocol", "CONNACK with code %d", p.Code)
 	}
-	if l.expect == surely && d.expires() && w.now.Sub(d.lastAt) >= d.expiryTime() {
-		l.expect = maybe
+	expired := d.expires() && w.now.Sub(d.lastAt) >= d.expiryTime()
+	if expired {
+		l.expect = min(l.expect, maybe)
 	}
 	if l.expect == surely && !p.SessionPresent {
 		l.fail("session lost", "CONNACK without session present: session %d must be there", d.book.gen)
@@ -149,20 +156,24 @@ func (d *device) onConnack(l *link, p *mqtt.Connack) {
 	l.begun = w.next()
 	l.quota, l.aliasMax = 65535, 0
 	if l.version == mqtt.V5 {
+		l.judgeConnack(p)
 		if p.Props.ReceiveMax != 0 {
 			l.quota = int(p.Props.ReceiveMax)
 		}
 		l.aliasMax = int(p.Props.TopicAliasMax)
 	}
 	l.aliases = make([]string, l.aliasMax)
-	if !p.SessionPresent && d.exp != surelyNot {
+	if !p.SessionPresent && (d.exp != surelyNot || d.unsure) {
 		d.zombie, d.endedAt = true, l.begun
 	}
 	d.since = l.begun
 	if !p.SessionPresent || d.blank {
 		d.newSession(l)
-	} else if d.exp != surely {
-		d.kept = false
+	} else {
+		d.kept = d.kept && d.exp == surely
+		if expired { // it may have ended, and a crash has brought it back
+			d.book.gap(w.next())
+		}
 	}
 	unsure := d.unsure
 	d.exp, d.blank, d.unsure, d.goneAt = surelyNot, true, false, 0
@@ -174,6 +185,19 @@ func (d *device) onConnack(l *link, p *mqtt.Connack) {
 		d.unsure = d.unsure || unsure
 	}
 	d.resume(l)
+}
+
+// judgeConnack: what the broker does not grant as asked it must tell.
+func (l *link) judgeConnack(p *mqtt.Connack) {
+	d := l.d
+	if differs := l.keepAlive != d.keepUp; p.Props.HasServerKeepAlive != differs ||
+		differs && p.Props.ServerKeepAliveSeconds != uint16(l.keepAlive/time.Second) {
+		l.fail("protocol", "CONNACK with server keep alive %v %d, expected %v", p.Props.HasServerKeepAlive, p.Props.ServerKeepAliveSeconds, l.keepAlive)
+	}
+	if differs := l.durable && d.expiry != d.asks; p.Props.HasSessionExpiry != differs ||
+		differs && p.Props.SessionExpirySeconds != d.expiry {
+		l.fail("protocol", "CONNACK with session expiry %v %d, asked for %d", p.Props.HasSessionExpiry, p.Props.SessionExpirySeconds, d.asks)
+	}
 }
 
 // resume sends again what was not acknowledged [MQTT-4.4.0-1], and subscribes
@@ -192,9 +216,14 @@ func (d *device) resume(l *link) {
 		d.transmit(l, f.p, f.pid, f.again)
 		f.again = true
 	}
-	if len(d.book.grants) == 0 {
-		for _, g := range d.wants {
-			d.sendSubscribe(l, g)
-		}
+	if len(d.book.grants) > 0 || len(d.wants) == 0 {
+		return
+	}
+	if d.version != mqtt.V5 && d.w.chance(0.5) {
+		d.sendSubscribe(l, d.wants)
+		return
+	}
+	for _, g := range d.wants {
+		d.sendSubscribe(l, []grant{g})
 	}
 }

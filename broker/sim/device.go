@@ -33,15 +33,17 @@ type flight struct {
 }
 
 type device struct {
-	w        *World
-	n        int
-	id       string
-	version  mqtt.Version
-	keeps    bool   // wants its session to outlive the connection
-	expiry   uint32 // MQTT 5: for how many seconds
-	internal bool   // connects as a part of Sluice does
-	slow     bool
-	keepUp   time.Duration // keepalive; 0: none
+	w         *World
+	n         int
+	id        string
+	version   mqtt.Version
+	keeps     bool   // wants its session to outlive the connection
+	asks      uint32 // MQTT 5: for how many seconds
+	expiry    uint32 // and for how many it does
+	packetMax uint32 // MQTT 5; 0: any
+	internal  bool   // connects as a part of Sluice does
+	slow      bool
+	keepUp    time.Duration // keepalive; 0: none
 
 	link    *link
 	links   int
@@ -69,9 +71,16 @@ type device struct {
 
 func newDevice(w *World, n int) *device {
 	d := &device{w: w, n: n, id: fmt.Sprintf("device-%d", n), version: pick(w, mqtt.V311, mqtt.V5),
-		keeps: w.chance(0.65), slow: w.chance(w.cfg.slow), expiry: 0xFFFFFFFF, book: newBook(0)}
-	if d.version == mqtt.V5 && w.chance(0.3) {
-		d.expiry = uint32(w.between(1, 20))
+		keeps: w.chance(0.65), slow: w.chance(w.cfg.slow), asks: 0xFFFFFFFF, book: newBook(0)}
+	if d.version == mqtt.V5 {
+		if w.chance(0.3) {
+			d.asks = uint32(w.between(1, 20))
+		}
+		d.packetMax = pick(w, 0, 0, 0, uint32(300), 5000)
+	}
+	d.expiry = d.asks
+	if c := w.cfg.limits.SessionExpiryMax; c > 0 {
+		d.expiry = min(d.expiry, uint32(c/time.Second))
 	}
 	if w.chance(0.5) {
 		d.keepUp = time.Duration(w.between(5, 30)) * time.Second
@@ -173,6 +182,7 @@ func (d *device) drop() {
 	l.dead, d.link = true, nil
 	d.olds = append(d.olds, l.s)
 	d.goneAt = 0
+	l.keepAliveExcuse()
 	if !l.connected {
 		d.unanswered(l)
 		return
@@ -200,14 +210,13 @@ func (l *link) lose() {
 
 // unanswered notes what a CONNECT without an answer may have done.
 func (d *device) unanswered(l *link) {
-	w := d.w
 	switch {
 	case l.clean:
 		d.unsure = true
 	case !l.durable:
 	case d.exp == surelyNot:
 		d.exp = maybe // a new one, with nothing in it
-	case d.exp == maybe && !d.blank, d.expires() && w.now.Sub(d.lastAt) >= d.expiryTime():
+	case d.exp == maybe && !d.blank, d.expires():
 		d.unsure = true // the old one, or a new one
 	}
 }
@@ -342,4 +351,18 @@ func (d *device) closing() {
 	if d.link != nil {
 		d.link.excuse |= restarted
 	}
+}
+
+// mute takes the subscriptions from the session, if the device is away.
+func (d *device) mute() {
+	w := d.w
+	if d.link != nil {
+		return
+	}
+	w.note("mute", d.id, 0, 0, "")
+	stamp := w.next()
+	for _, g := range d.book.grants {
+		d.book.unsubscribe(g.filter, stamp)
+	}
+	w.host.group.Mute(d.id)
 }

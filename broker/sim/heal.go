@@ -62,6 +62,9 @@ func (w *World) drain() {
 		return w.missing()
 	})
 	w.counts.Required += w.required()
+	if st := w.host.store.Stats(); st.QueuedMessages != 0 {
+		w.fail("leak", "everything is delivered, and the store holds %d messages", st.QueuedMessages)
+	}
 }
 
 // drainUntil lets everything happen that can, until lacks gives "".
@@ -155,11 +158,18 @@ func (d *device) lacks() string {
 		return fmt.Sprintf("stuck: %s waits for the end of publication %d, packet id %d, PUBREC came: %v", l.name, f.p.n, f.pid, f.received)
 	case len(l.pings) > 0:
 		return "stuck: " + l.name + " waits for PINGRESP"
-	case len(d.book.in2) > 0:
-		return fmt.Sprintf("stuck: %s waits for %d PUBREL", l.name, len(d.book.in2))
+	}
+	for _, n := range d.book.in2 {
+		if !d.w.expires(n) {
+			return fmt.Sprintf("stuck: %s waits for PUBREL", l.name)
+		}
 	}
 	return ""
 }
+
+// expires tells whether a publication may be given up although it was sent:
+// when it has expired before the client acknowledged it.
+func (w *World) expires(n int) bool { return n >= 0 && w.pubs[n].expirySeconds != 0 }
 
 // missing names a message that had to arrive and did not; "" if there is none.
 func (w *World) missing() string {
@@ -192,7 +202,7 @@ func (w *World) required() (n int) {
 // requires tells whether p had to arrive at d by now.
 func (d *device) requires(p *pub) bool {
 	w := d.w
-	if p.clears || p.expirySeconds != 0 || p.first == 0 {
+	if p.clears || p.expirySeconds != 0 || p.first == 0 || d.tooLarge(p) {
 		return false
 	}
 	sent := p.acked != 0
@@ -211,6 +221,12 @@ func (d *device) requires(p *pub) bool {
 	return w.cfg.calm && d.link.begun < p.first && d.book.requires(p, d, 0)
 }
 
+// tooLarge tells whether p may exceed the device's maximum packet size.
+func (d *device) tooLarge(p *pub) bool {
+	const overhead = 150 // bytes of a PUBLISH beside the payload, at most
+	return d.packetMax != 0 && p.bytes+overhead > int(d.packetMax)
+}
+
 // sharedMissing: of a share group whose members never changed, one must have
 // got the message.
 func (w *World) sharedMissing(p *pub) string {
@@ -223,7 +239,9 @@ func (w *World) sharedMissing(p *pub) string {
 		if !wants {
 			continue
 		}
-		members++
+		if members++; d.tooLarge(p) {
+			return ""
+		}
 		if d.book.got[p.n] != nil {
 			return ""
 		}

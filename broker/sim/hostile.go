@@ -107,7 +107,7 @@ func (h *hostile) packet() []byte {
 	id := uint16(w.between(1, 20))
 	switch w.rng.IntN(9) {
 	case 0, 1, 2:
-		m := mqtt.Publish{Topic: []byte("junk/" + h.id), Payload: make([]byte, w.between(0, 50)), QoS: mqtt.QoS(w.rng.IntN(3)), PacketID: id, Retain: w.chance(0.1)}
+		m := mqtt.Publish{Topic: []byte(pick(w, "junk/"+h.id, "junk", "$SYS/x", "$x/y")), Payload: make([]byte, w.between(0, 50)), QoS: mqtt.QoS(w.rng.IntN(3)), PacketID: id, Retain: w.chance(0.1)}
 		if m.QoS == 0 {
 			m.PacketID = 0
 		}

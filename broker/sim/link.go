@@ -54,7 +54,6 @@ type link struct {
 	version   mqtt.Version
 	clean     bool
 	durable   bool
-	expiry    uint32
 	keepAlive time.Duration
 	will      *pub
 	willDelay uint32
@@ -140,6 +139,9 @@ func (l *link) receive(b []byte) {
 		}
 		if n == 0 || len(l.in) < n+h.Remaining {
 			return
+		}
+		if m := int(l.d.packetMax); m > 0 && n+h.Remaining > m {
+			l.fail("packet size", "%v of %d bytes, the maximum packet size is %d [MQTT-3.1.2-24]", h.Type, n+h.Remaining, m)
 		}
 		body := l.in[n : n+h.Remaining]
 		l.in = l.in[n+h.Remaining:]

@@ -63,6 +63,8 @@ func (l *link) takeID(m *mqtt.Publish, n int) bool {
 	}
 	old1, in1 := s.in1[m.PacketID]
 	old2, in2 := s.in2[m.PacketID]
+	in1 = in1 && !(old1 != n && l.d.w.expires(old1))
+	in2 = in2 && !(old2 != n && l.d.w.expires(old2))
 	switch {
 	case in1 && (m.QoS != 1 || old1 != n):
 		l.fail("packet id", "packet id %d belongs to publication %d, which was not acknowledged, and comes with %d", m.PacketID, old1, n)
@@ -112,10 +114,28 @@ func (l *link) judge(m *mqtt.Publish, p *pub) {
 	l.judgeOrder(m, p, retained)
 }
 
-// judgeRetain: the retain flag is set only on what was published with it.
+// judgeRetain: the retain flag is set only on what was published with it, and
+// then only on what a SUBSCRIBE brought, or for subscriptions that keep it
+// (MQTT5 3.3.1.3).
 func (l *link) judgeRetain(m *mqtt.Publish, p *pub) {
 	if m.Retain && !p.retain {
 		l.fail("retain", "publication %d arrives with the retain flag", p.n)
+	}
+	if !p.retain {
+		return
+	}
+	live, keeps := true, true
+	for _, g := range l.d.book.grants {
+		if matches(g.filter, p.topic) {
+			live = live && g.acked != 0 && g.acked < p.first
+			keeps = keeps && g.rap && g.stands(p)
+		}
+	}
+	if m.Retain && live && !l.asPublished(p) {
+		l.fail("retain", "publication %d arrives with the retain flag, although it was not there at any SUBSCRIBE", p.n)
+	}
+	if !m.Retain && keeps {
+		l.fail("retain", "publication %d arrives without the retain flag [MQTT-3.3.1-13]", p.n)
 	}
 }
 
@@ -245,8 +265,15 @@ func (l *link) onSuback(a *mqtt.Suback) {
 			g.unacked = stamp
 			continue
 		}
-		if a.Codes[i] != byte(g.qos) {
-			l.fail("protocol", "SUBACK with code %#x for QoS %d", a.Codes[i], g.qos)
+		want := byte(g.qos)
+		if g.bad {
+			want = byte(mqtt.TopicFilterInvalid)
+			if l.version != mqtt.V5 {
+				want = byte(mqtt.UnspecifiedError)
+			}
+		}
+		if a.Codes[i] != want {
+			l.fail("protocol", "SUBACK with code %#x for %q with QoS %d", a.Codes[i], g.filter, g.qos)
 		}
 		g.acked = stamp
 	}

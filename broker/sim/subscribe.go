@@ -41,21 +41,37 @@ func (d *device) subscribe(l *link) {
 	if len(l.requests) >= requestsMax {
 		return
 	}
-	g := d.newWant()
-	d.want(g)
-	d.sendSubscribe(l, g)
+	var gs []grant
+	for range d.w.between(1, 2) {
+		g := d.newWant()
+		d.want(g)
+		gs = append(gs, g)
+	}
+	if d.w.chance(0.1) {
+		gs = append(gs, grant{filter: pick(d.w, "t/#/a", "t/a+", "$share//t", "$share/g"), bad: true})
+	}
+	d.sendSubscribe(l, gs)
 }
 
-func (d *device) sendSubscribe(l *link, g grant) {
+// sendSubscribe sends one SUBSCRIBE for all of gs. Its identifier is that of
+// the first.
+func (d *device) sendSubscribe(l *link, gs []grant) {
 	w := d.w
-	p := mqtt.Subscribe{PacketID: d.takePID(), Filters: []mqtt.SubscribeFilter{{Filter: []byte(g.filter), QoS: g.qos,
-		NoLocal: g.noLocal, RetainAsPublished: g.rap, RetainHandling: g.rh}}}
-	p.Props.SubscriptionID = g.id
-	made := g
-	d.book.subscribe(&made, w.next())
-	l.requests = append(l.requests, &request{kind: mqtt.SUBACK, pid: p.PacketID, grants: []*grant{&made}, codes: 1})
+	p := mqtt.Subscribe{PacketID: d.takePID()}
+	p.Props.SubscriptionID = gs[0].id
+	r := &request{kind: mqtt.SUBACK, pid: p.PacketID, codes: len(gs)}
+	for _, g := range gs {
+		g.id = gs[0].id
+		p.Filters = append(p.Filters, mqtt.SubscribeFilter{Filter: []byte(g.filter), QoS: g.qos,
+			NoLocal: g.noLocal, RetainAsPublished: g.rap, RetainHandling: g.rh})
+		if !g.bad {
+			d.book.subscribe(&g, w.next())
+		}
+		r.grants = append(r.grants, &g)
+		w.note("subscribe", l.name, int64(g.qos), int64(g.id), g.filter)
+	}
+	l.requests = append(l.requests, r)
 	l.send("SUBSCRIBE", int(p.PacketID), mqtt.AppendSubscribe(nil, &p, l.version))
-	w.note("subscribe", l.name, int64(g.qos), int64(g.id), g.filter)
 }
 
 // unsubscribe ends one of the subscriptions; shared ones stay.

@@ -186,6 +186,9 @@ func (w *World) mishap() {
 	if h.up && w.chance(c.restart) {
 		h.restart()
 	}
+	if h.up && w.chance(c.mute) {
+		w.devices[w.rng.IntN(len(w.devices))].mute()
+	}
 	if w.chance(c.jump) {
 		w.now = w.now.Add(time.Duration(w.between(100, pick(w, 500, 5000, 40000))) * time.Millisecond)
 		w.note("pause", "world", 0, 0, "")
