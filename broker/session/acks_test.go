@@ -49,7 +49,7 @@ func (p *peer) connect() {
 	p.begin()
 	c := mqtt.Connect{Version: mqtt.V5}
 	c.Props.SessionExpirySeconds = 100
-	p.s.Attach(&p.fx, &c, true, false, 1)
+	p.s.Attach(&p.fx, &c, &Admission{}, true, 1)
 	p.batch.Reset()
 }
 

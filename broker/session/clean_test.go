@@ -26,7 +26,7 @@ func TestCleanSessionAgainstModel(t *testing.T) {
 		s := New(7, "clean", 0, &limits)
 		rmax := 1 + r.IntN(5)
 		c := mqtt.Connect{Version: mqtt.V5, Clean: true, Props: mqtt.Properties{ReceiveMax: uint16(rmax)}}
-		s.Attach(&fx, &c, false, false, 1)
+		s.Attach(&fx, &c, &Admission{}, false, 1)
 		fx.Send = nil
 		sent, dropped, arrived, newest := 0, uint64(0), 0, -1
 		var open []uint16
@@ -101,7 +101,7 @@ func TestSendMaxBoundsResume(t *testing.T) {
 	batch := persist.Batch{}
 	fx := Effects{Batch: &batch}
 	s := New(7, "a", 0, &limits)
-	s.Attach(&fx, &mqtt.Connect{Version: mqtt.V311, Clean: true}, false, false, 1)
+	s.Attach(&fx, &mqtt.Connect{Version: mqtt.V311, Clean: true}, &Admission{}, false, 1)
 	fx = Effects{Batch: &batch, Blocked: true}
 	payload := bytes.Repeat([]byte("x"), 1000)
 	for range 100 {
@@ -127,7 +127,7 @@ func TestNothingAfterClose(t *testing.T) {
 	batch := persist.Batch{}
 	fx := Effects{Batch: &batch}
 	s := New(7, "a", 0, &limits)
-	s.Attach(&fx, &mqtt.Connect{Version: mqtt.V5, Clean: true}, false, false, 1)
+	s.Attach(&fx, &mqtt.Connect{Version: mqtt.V5, Clean: true}, &Admission{}, false, 1)
 	p := mqtt.Publish{Topic: []byte("t"), QoS: 1, PacketID: 1}
 	s.Begin(&fx, &p)
 	s.Deliver(&Effects{Batch: &batch, Blocked: true}, &Delivery{Topic: []byte("t"), QoS: 1}, 1)
@@ -177,7 +177,7 @@ func TestCheckFindsBrokenSessions(t *testing.T) {
 		batch := persist.Batch{}
 		fx := Effects{Batch: &batch}
 		s := New(7, "a", 0, &limits)
-		s.Attach(&fx, &mqtt.Connect{Version: mqtt.V311, Clean: true}, false, false, 1)
+		s.Attach(&fx, &mqtt.Connect{Version: mqtt.V311, Clean: true}, &Admission{}, false, 1)
 		s.Deliver(&fx, &Delivery{Topic: []byte("t"), QoS: 1}, 1)
 		s.Check()
 		spoil(s)
@@ -198,7 +198,7 @@ func TestDeliverAllocates(t *testing.T) {
 	batch := persist.Batch{}
 	out := make([]byte, 0, 1<<16)
 	s := New(7, "a", 0, &limits)
-	s.Attach(&Effects{Batch: &batch}, &mqtt.Connect{Version: mqtt.V5, Clean: true}, false, false, 1)
+	s.Attach(&Effects{Batch: &batch}, &mqtt.Connect{Version: mqtt.V5, Clean: true}, &Admission{}, false, 1)
 	topic, payload := []byte("a/b/c"), bytes.Repeat([]byte("x"), 100)
 	fx := Effects{Batch: &batch}
 	for _, qos := range []mqtt.QoS{0, 1} {
@@ -221,7 +221,7 @@ func BenchmarkDeliver(b *testing.B) {
 	batch := persist.Batch{}
 	out := make([]byte, 0, 1<<16)
 	s := New(7, "a", 0, &limits)
-	s.Attach(&Effects{Batch: &batch}, &mqtt.Connect{Version: mqtt.V5, Clean: true}, false, false, 1)
+	s.Attach(&Effects{Batch: &batch}, &mqtt.Connect{Version: mqtt.V5, Clean: true}, &Admission{}, false, 1)
 	topic, payload := []byte("a/b/c"), bytes.Repeat([]byte("x"), 100)
 	fx := Effects{Batch: &batch}
 	for _, qos := range []mqtt.QoS{0, 1} {

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/broker/auth"
 	"sluice/broker/mqtt"
 	"sluice/broker/topic"
 	"sluice/persist"
@@ -60,10 +61,19 @@ func capExpiry(seconds uint32, lim *Limits) uint32 {
 	return seconds
 }
 
+// Admission is how a client was let in.
+type Admission struct {
+	Identity   *auth.Identity // nil: nobody was asked, for a part of Sluice itself
+	Permit     *auth.Permit   // what it may do; nil: everything
+	Assigned   bool           // the client id is ours
+	AuthMethod string         // of enhanced authentication; "": none
+	AuthData   []byte         // the server's last word in it, for CONNACK
+}
+
 // Attach connects a client to the session: its CONNECT has been accepted.
 // present tells whether the session existed before. CONNACK is the first thing
 // in Effects.Send.
-func (s *Session) Attach(fx *Effects, c *mqtt.Connect, present, assigned bool, now mono.Time) {
+func (s *Session) Attach(fx *Effects, c *mqtt.Connect, a *Admission, present bool, now mono.Time) {
 	s.Epoch++
 	s.connected = true
 	s.Version = c.Version
@@ -84,7 +94,7 @@ func (s *Session) Attach(fx *Effects, c *mqtt.Connect, present, assigned bool, n
 
 	ack := mqtt.Connack{SessionPresent: present}
 	if c.Version == mqtt.V5 {
-		s.announce(&ack.Props, c, assigned)
+		s.announce(&ack.Props, c, a.Assigned)
 	}
 	fx.Send = mqtt.AppendConnack(fx.Send, &ack, s.Version)
 	if s.Durable != 0 {

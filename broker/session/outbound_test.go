@@ -94,7 +94,7 @@ func (b *subscriber) connect() {
 	c := mqtt.Connect{Version: mqtt.V5}
 	c.Props.SessionExpirySeconds = 100
 	c.Props.ReceiveMax = uint16(b.c.rmax)
-	b.s.Attach(&b.fx, &c, true, false, b.now)
+	b.s.Attach(&b.fx, &c, &Admission{}, true, b.now)
 }
 
 // publish puts a message into the queue and the mail.

@@ -229,7 +229,7 @@ func (w *world) attach(c *mqtt.Connect, assigned, internal bool) {
 	}
 	w.s.Internal = internal
 	w.version = c.Version
-	w.do(func() { w.s.Attach(&w.fx, c, present, assigned, w.now) })
+	w.do(func() { w.s.Attach(&w.fx, c, &Admission{Assigned: assigned}, present, w.now) })
 	if w.s != nil && w.s.KeepAlive != time.Duration(c.KeepAliveSeconds)*time.Second {
 		w.say("keepalive %v", w.s.KeepAlive)
 	}

@@ -21,7 +21,7 @@ type client struct {
 }
 
 // attach connects a client whose CONNECT is accepted.
-func (w *Worker) attach(c *conn, p *mqtt.Connect, assigned bool) {
+func (w *Worker) attach(c *conn, p *mqtt.Connect, a *session.Admission) {
 	old := w.byID[string(p.ClientID)]
 	if old != nil && old.conn != nil { // [MQTT-3.1.4-3]
 		w.kick(old.conn, mqtt.SessionTakenOver, "another connection has taken over the client id")
@@ -42,7 +42,7 @@ func (w *Worker) attach(c *conn, p *mqtt.Connect, assigned bool) {
 	x.will, x.willAt, x.expireAt = nil, 0, 0
 	x.Internal = c.listener.internal
 	fx := w.begin(x)
-	x.Attach(fx, p, present, assigned, w.now)
+	x.Attach(fx, p, a, present, w.now)
 	w.end(x)
 	c.seen = w.now
 	c.idleMax = x.KeepAlive + x.KeepAlive/2 // [MQTT-3.1.2-22]

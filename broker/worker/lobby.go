@@ -180,7 +180,7 @@ func (w *Worker) lobby(c *conn, h mqtt.Header, body, packet, rest []byte) (moved
 	}
 	o := w.g.owner(p.ClientID)
 	if o == w || assigned {
-		w.attach(c, p, assigned)
+		w.attach(c, p, &session.Admission{Assigned: assigned})
 		return false
 	}
 	m := &handover{fd: c.fd, layer: c.layer, listener: c.listener, remote: c.remote, seen: c.seen}

@@ -18,6 +18,7 @@ var floor = map[string]int{
 	"sluice/persist":           2,
 	"sluice/broker/topic":      2,
 	"sluice/broker/wire":       2,
+	"sluice/broker/auth":       2,
 	"sluice/broker/session":    3,
 	"sluice/broker/front":      4,
 	"sluice/broker/worker":     4,

@@ -1,0 +1,2 @@
+// Package auth decides who a client is and what it may do.
+package auth
