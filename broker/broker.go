@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sluice/broker/auth"
 	"sluice/broker/front"
 	"sluice/broker/session"
 	"sluice/broker/worker"
@@ -40,6 +41,16 @@ type Options struct {
 	// OutputBytesMax is the unsent output of one connection, beyond which
 	// messages of QoS 0 are dropped and others wait in the session's queue.
 	OutputBytesMax int
+	// Rules are who may come in and do what. nil: everybody may do everything.
+	Rules *auth.Rules
+	// Guard slows and refuses those who guess passwords.
+	Guard auth.GuardOptions
+	// Pool bounds TLS handshakes and password checks under way.
+	Pool front.PoolOptions
+	// Of one address (an IPv6 one counts by its /64), and per second; 0: any number.
+	ConnectionsPerAddressMax, ConnectsPerSecondMax, ConnectsPerSecondPerAddressMax int
+	// What one client may send; beyond it, it is read more slowly. 0: any number.
+	MessagesPerSecondMax, BytesPerSecondMax int
 	// OpenStore opens the store, which answers to events.
 	OpenStore func(events persist.Events) (persist.Store, error)
 	// Attach, if not nil, is called by Start when everything runs and before
@@ -56,6 +67,7 @@ type Broker struct {
 	log     *zap.Logger
 	store   persist.Store
 	group   *worker.Group
+	pool    *front.Pool
 	sockets []*front.Socket
 	running sync.WaitGroup
 	failed  chan error    // a worker that ended by itself
@@ -77,6 +89,12 @@ func Start(opt Options) (*Broker, error) {
 }
 
 func (b *Broker) start() (err error) {
+	if b.opt.Guard == (auth.GuardOptions{}) {
+		b.opt.Guard = auth.DefaultGuardOptions()
+	}
+	if err := b.opt.Guard.Validate(); err != nil {
+		return err
+	}
 	if b.sockets, err = front.Open(b.opt.Listeners); err != nil {
 		return err
 	}
@@ -84,12 +102,19 @@ func (b *Broker) start() (err error) {
 	if err != nil {
 		return errors.Join(err, front.Close(b.sockets))
 	}
+	b.pool = front.NewPool(b.opt.Pool)
 	b.group = worker.NewGroup(worker.Options{
 		Limits: b.opt.Limits, ConnectionsMax: b.opt.ConnectionsMax, ConnectTimeout: b.opt.ConnectTimeout,
 		ConnectBytesMax: b.opt.ConnectBytesMax, OutputBytesMax: b.opt.OutputBytesMax,
-		Logger: b.log, Now: mono.Now(), Random: random,
+		Logger: b.log, Now: mono.Now(), Random: random, Wall: time.Now,
+		Offload: b.pool.Do, Guard: auth.NewGuard(b.opt.Guard),
+		ConnectionsPerAddressMax: b.opt.ConnectionsPerAddressMax, ConnectsPerSecondMax: b.opt.ConnectsPerSecondMax,
+		ConnectsPerSecondPerAddressMax: b.opt.ConnectsPerSecondPerAddressMax,
+		MessagesPerSecondMax:           b.opt.MessagesPerSecondMax, BytesPerSecondMax: b.opt.BytesPerSecondMax,
 	}, nets)
+	b.group.SetRules(b.opt.Rules)
 	if err := b.openStore(); err != nil {
+		b.pool.Close()
 		return errors.Join(err, closeNets(nets), front.Close(b.sockets))
 	}
 	for _, w := range b.group.Workers() {
@@ -109,37 +134,6 @@ func (b *Broker) start() (err error) {
 	}
 	if err != nil {
 		return errors.Join(err, b.Close())
-	}
-	return nil
-}
-
-// listen lets the workers accept.
-func (b *Broker) listen() error {
-	ws := b.group.Workers()
-	answers := make(chan error, len(ws))
-	for _, w := range ws {
-		w.Call(func(w *worker.Worker) {
-			var err error
-			for _, s := range b.sockets {
-				err = errors.Join(err, w.Listen(worker.Listener{FD: s.FD, Address: s.Bound, ConnectionsMax: s.ConnectionsMax, Open: s.Open}))
-			}
-			answers <- err
-		})
-	}
-	var err error
-	for range ws {
-		select {
-		case e := <-answers:
-			err = errors.Join(err, e)
-		case <-b.broken: // Failed tells more
-			err = errors.Join(err, errors.New("a worker has failed"))
-		}
-	}
-	if err != nil {
-		return err
-	}
-	for _, s := range b.sockets {
-		b.log.Info("listening", zap.String("address", s.Bound))
 	}
 	return nil
 }
@@ -256,6 +250,7 @@ func (b *Broker) close() error {
 	}
 	close(b.closed)
 	b.running.Wait()
+	b.pool.Close()
 	err := b.store.Close()
 	return errors.Join(err, front.Close(b.sockets))
 }

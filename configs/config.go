@@ -21,6 +21,8 @@ type Config struct {
 	Workers   int        `toml:"workers" allow:"0..256"`
 	Log       Log        `toml:"log"`
 	Listeners []Listener `toml:"listener"`
+	Auth      Auth       `toml:"auth"`
+	MQTT      MQTT       `toml:"mqtt"`
 	Limits    Limits     `toml:"limits"`
 	Store     Store      `toml:"store"`
 	Bridges   []Bridge   `toml:"bridge"`
@@ -34,33 +36,39 @@ type Log struct {
 	Format string `toml:"format" allow:"console|json"`
 }
 
-// Listener is one address to listen on.
-type Listener struct {
-	Address        string `toml:"address"` // host:port, [ipv6]:port or unix:/path
-	AllowAnonymous *bool  `toml:"allow_anonymous"`
-	ConnectionsMax int    `toml:"connections_max" allow:"0..1000000"` // 0: no limit of its own
+// MQTT is what the broker says of itself in the protocol.
+type MQTT struct {
+	ResponseInformation string `toml:"response_information"` // for CONNACK, when a client asks; "": none
 }
 
 // Limits bound what clients may do and make the broker hold. 0 has a meaning of
 // its own only where allow says so.
 type Limits struct {
-	PacketBytesMax      Bytes    `toml:"packet_bytes_max" allow:"1KiB..256MiB"`
-	ConnectBytesMax     Bytes    `toml:"connect_bytes_max" allow:"512B..1MiB"`
-	TopicLevelsMax      int      `toml:"topic_levels_max" allow:"1..1000"`
-	ClientIDBytesMax    int      `toml:"client_id_bytes_max" allow:"23..65535"`
-	ConnectionsMax      int      `toml:"connections_max" allow:"0..1000000"` // 0: what the limit of open files leaves
-	ConnectTimeout      Duration `toml:"connect_timeout" allow:"100ms..10m"`
-	KeepaliveMax        Duration `toml:"keepalive_max" allow:"0 or 1s..65535s"` // 0: no cap
-	SessionExpiryMax    Duration `toml:"session_expiry_max" allow:"0 or 1s..36500d"`
-	InflightMax         int      `toml:"inflight_max" allow:"1..65535"`
-	ReceiveMax          int      `toml:"receive_max" allow:"1..65535"`
-	SubscriptionsMax    int      `toml:"subscriptions_max" allow:"1..1000000"`
-	TopicAliasMax       int      `toml:"topic_alias_max" allow:"0..65535"` // 0: no aliases
-	OutputBytesMax      Bytes    `toml:"output_bytes_max" allow:"4KiB..1GiB"`
-	QueueMessagesMax    int      `toml:"queue_messages_max" allow:"1..100000000"`
-	QueueBytesMax       Bytes    `toml:"queue_bytes_max" allow:"64KiB..1GiB"`
-	RetainedMessagesMax int      `toml:"retained_messages_max" allow:"0..10000000"`
-	RetainedBytesMax    Bytes    `toml:"retained_bytes_max" allow:"0 or 1KiB..1GiB"`
+	PacketBytesMax                 Bytes    `toml:"packet_bytes_max" allow:"1KiB..256MiB"`
+	ConnectBytesMax                Bytes    `toml:"connect_bytes_max" allow:"512B..1MiB"`
+	TopicBytesMax                  int      `toml:"topic_bytes_max" allow:"16..65535"`
+	TopicLevelsMax                 int      `toml:"topic_levels_max" allow:"1..1000"`
+	ClientIDBytesMax               int      `toml:"client_id_bytes_max" allow:"23..65535"`
+	ConnectionsMax                 int      `toml:"connections_max" allow:"0..1000000"`             // 0: what the limit of open files leaves
+	ConnectionsPerAddressMax       int      `toml:"connections_per_address_max" allow:"0..1000000"` // 0: no limit, as in the next two
+	ConnectsPerSecondMax           int      `toml:"connects_per_second_max" allow:"0..1000000"`     // of all listeners
+	ConnectsPerSecondPerAddressMax int      `toml:"connects_per_second_per_address_max" allow:"0..1000000"`
+	HandshakesMax                  int      `toml:"handshakes_max" allow:"1..10000"` // of TLS, under way at once
+	ConnectTimeout                 Duration `toml:"connect_timeout" allow:"100ms..10m"`
+	KeepaliveMax                   Duration `toml:"keepalive_max" allow:"0 or 1s..65535s"` // 0: no cap
+	SessionExpiryMax               Duration `toml:"session_expiry_max" allow:"0 or 1s..36500d"`
+	InflightMax                    int      `toml:"inflight_max" allow:"1..65535"`
+	ReceiveMax                     int      `toml:"receive_max" allow:"1..65535"`
+	SubscriptionsMax               int      `toml:"subscriptions_max" allow:"1..1000000"`
+	TopicAliasMax                  int      `toml:"topic_alias_max" allow:"0..65535"`             // 0: no aliases
+	TopicAliasOutMax               int      `toml:"topic_alias_out_max" allow:"0..65535"`         // the same from us to clients
+	MessagesPerSecondMax           int      `toml:"messages_per_second_max" allow:"0..1000000"`   // from one client; 0: no limit
+	BytesPerSecondMax              Bytes    `toml:"bytes_per_second_max" allow:"0 or 1KiB..1GiB"` // from one client; 0: no limit
+	OutputBytesMax                 Bytes    `toml:"output_bytes_max" allow:"4KiB..1GiB"`
+	QueueMessagesMax               int      `toml:"queue_messages_max" allow:"1..100000000"`
+	QueueBytesMax                  Bytes    `toml:"queue_bytes_max" allow:"64KiB..1GiB"`
+	RetainedMessagesMax            int      `toml:"retained_messages_max" allow:"0..10000000"`
+	RetainedBytesMax               Bytes    `toml:"retained_bytes_max" allow:"0 or 1KiB..1GiB"`
 }
 
 // Store is where sessions, queues and retained messages are kept.
@@ -79,6 +87,7 @@ type Bridge struct {
 	Username             string   `toml:"username"`
 	Password             string   `toml:"password" secret:"true"`
 	PasswordFile         string   `toml:"password_file"`
+	PasswordEnv          string   `toml:"password_env" secret:"true"`
 	CAFile               string   `toml:"ca_file"`
 	CertFile             string   `toml:"cert_file"`
 	KeyFile              string   `toml:"key_file"`
@@ -139,15 +148,6 @@ func Default() *Config {
 	}
 	c.at = positions{} // the user knows nothing of that file's lines
 	return c
-}
-
-// Anonymous says whether clients need not say who they are: as configured, or
-// else only where nobody but this machine can connect.
-func (l *Listener) Anonymous() bool {
-	if l.AllowAnonymous != nil {
-		return *l.AllowAnonymous
-	}
-	return l.local()
 }
 
 // systemDir is where a service keeps its data.

@@ -22,12 +22,21 @@ func bytesOf(t *testing.T, s string) Bytes {
 // The defaults are a promise: a change of sluice.toml must show here.
 func TestDefaults(t *testing.T) {
 	want := &Config{
-		Log:       Log{Level: "info", Format: "console"},
-		Listeners: []Listener{{Address: "127.0.0.1:1883"}},
+		Log: Log{Level: "info", Format: "console"},
+		Listeners: []Listener{{
+			Address: "127.0.0.1:1883", UnixMode: "0660", Protocol: "mqtt", WebSocketPath: "/mqtt", WebSocketOrigins: []string{},
+			TLS: ListenerTLS{ClientCertificate: "none", UsernameFrom: "none", MinVersion: "1.2"},
+		}},
+		Auth: Auth{
+			Methods: []string{"certificate", "jwt", "password"}, DeniedPublish: "drop",
+			LoginFailuresMax: 10, LoginFailureWindow: Duration(time.Minute), LoginRefuseFor: Duration(5 * time.Minute),
+			JWT: JWT{Leeway: Duration(30 * time.Second), RequireExpiry: true,
+				UserClaim: "sub", ClientIDClaim: "clientid", PublishClaim: "publ", SubscribeClaim: "subs"},
+		},
 		Limits: Limits{
-			PacketBytesMax: 1 << 20, ConnectBytesMax: 16 << 10, TopicLevelsMax: 128, ClientIDBytesMax: 256,
+			PacketBytesMax: 1 << 20, ConnectBytesMax: 16 << 10, TopicBytesMax: 4096, TopicLevelsMax: 128, ClientIDBytesMax: 256,
 			ConnectTimeout: Duration(10 * time.Second), InflightMax: 1000, ReceiveMax: 1000, SubscriptionsMax: 1000,
-			TopicAliasMax: 32, OutputBytesMax: 1 << 20, QueueMessagesMax: 100_000, QueueBytesMax: 64 << 20,
+			TopicAliasMax: 32, TopicAliasOutMax: 16, HandshakesMax: 64, OutputBytesMax: 1 << 20, QueueMessagesMax: 100_000, QueueBytesMax: 64 << 20,
 			RetainedMessagesMax: 100_000, RetainedBytesMax: 64 << 20,
 		},
 		Store: Store{Kind: "bolt", CommitInterval: Duration(50 * time.Millisecond), MaxBytes: 1 << 30},
@@ -45,8 +54,8 @@ func uncommented(text string) string {
 	return regexp.MustCompile(`(?m)^# (\[|[a-z_]+ *=)`).ReplaceAllString(text, "$1")
 }
 
-// Every key of every struct stands in sluice.toml, and the example of a bridge in it
-// shows the defaults.
+// Every key of every struct stands in sluice.toml, and the examples of TLS and of a
+// bridge in it show the defaults.
 func TestDefaultFileIsComplete(t *testing.T) {
 	c := new(Config)
 	text := uncommented(DefaultFile())
@@ -61,6 +70,11 @@ func TestDefaultFileIsComplete(t *testing.T) {
 			t.Errorf("%s is not in sluice.toml", path)
 		}
 	})
+	tls := NewListener("").TLS
+	tls.CertFile, tls.KeyFile = "/etc/sluice/server.pem", "/etc/sluice/server.key"
+	if got := c.Listeners[0].TLS; got != tls {
+		t.Errorf("the example shows  %+v\nthe defaults are    %+v", got, tls)
+	}
 	var b Bridge
 	var r Route
 	b.setDefaults()
@@ -236,7 +250,8 @@ connections_max = 7
 		t.Fatal(err)
 	}
 	yes := true
-	want := []Listener{{Address: "unix:/run/a"}, {Address: "0.0.0.0:1883", AllowAnonymous: &yes, ConnectionsMax: 7}}
+	want := []Listener{NewListener("unix:/run/a"), NewListener("0.0.0.0:1883")}
+	want[1].AllowAnonymous, want[1].ConnectionsMax = &yes, 7
 	if !reflect.DeepEqual(c.Listeners, want) {
 		t.Errorf("%+v", c.Listeners)
 	}
@@ -244,7 +259,7 @@ connections_max = 7
 		t.Error(err)
 	}
 	c.Override([]string{"127.0.0.1:0"}, "/data")
-	if len(c.Listeners) != 1 || c.Listeners[0].Address != "127.0.0.1:0" || c.DataDir != "/data" {
+	if !reflect.DeepEqual(c.Listeners, []Listener{NewListener("127.0.0.1:0")}) || c.DataDir != "/data" {
 		t.Errorf("%+v", c)
 	}
 	c.Override(nil, "")

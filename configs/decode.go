@@ -38,7 +38,7 @@ func syntaxProblem(err error, text, file string) Problem {
 	}
 	p.Line = 1 + strings.Count(text[:max(0, min(parse.Position.Start, len(text)))], "\n")
 	p.Key, p.Found = parse.LastKey, "no TOML: "+parse.Message
-	if strings.HasSuffix(p.Key, "password") { // the message may repeat what stands there
+	if strings.HasSuffix(p.Key, "password") || strings.HasSuffix(p.Key, "_env") { // the message may repeat what stands there
 		p.Found, p.Allowed = "no TOML", "a string in quotes"
 	}
 	return p

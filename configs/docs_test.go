@@ -70,6 +70,8 @@ func TestDocumentation(t *testing.T) {
 func documented(v reflect.Value) string {
 	text := fmt.Sprint(v.Interface())
 	switch {
+	case v.Kind() == reflect.Slice && v.Len() > 0:
+		text = `["` + strings.Join(v.Interface().([]string), `", "`) + `"]`
 	case v.Kind() == reflect.Pointer && v.IsNil():
 		return "not set"
 	case v.Kind() == reflect.String || v.Type() == reflect.TypeFor[Duration]() || v.Type() == reflect.TypeFor[Bytes]() && !v.IsZero():

@@ -40,13 +40,13 @@ func reason(err error) error {
 }
 
 // Override applies the command line: addresses, unless there are none, replace
-// all listeners and keep nothing of them; dataDir, unless empty, replaces
+// all listeners and keep nothing of them, TLS included; dataDir, unless empty, replaces
 // data_dir.
 func (c *Config) Override(addresses []string, dataDir string) {
 	if len(addresses) > 0 {
 		c.Listeners = make([]Listener, len(addresses))
 		for i, address := range addresses {
-			c.Listeners[i].Address = address
+			c.Listeners[i] = NewListener(address)
 		}
 		c.at.forget("listener")
 	}

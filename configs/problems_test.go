@@ -30,8 +30,8 @@ func TestProblems(t *testing.T) {
 	}{
 		{"syntax", "\n[log\nlevel = 1", []string{`f.toml:2: found no TOML: `}},
 		{"duplicate key", "workers = 1\nworkers = 2", []string{`f.toml:2: workers: found no TOML: `}},
-		{"unknown key", "\n[limits]\npacket_byte_max = 1", []string{`f.toml:3: limits.packet_byte_max: found an unknown key, allowed client_id_bytes_max,`}},
-		{"unknown table", "[limit]\nx = 1", []string{`f.toml:1: limit: found an unknown key, allowed bridge, data_dir, limits, listener, log, store, workers (did you mean limits?)`}},
+		{"unknown key", "\n[limits]\npacket_byte_max = 1", []string{`f.toml:3: limits.packet_byte_max: found an unknown key, allowed bytes_per_second_max, client_id_bytes_max,`}},
+		{"unknown table", "[limit]\nx = 1", []string{`f.toml:1: limit: found an unknown key, allowed auth, bridge, data_dir, limits, listener, log, mqtt, store, workers (did you mean limits?)`}},
 		{"unknown key, quoted", `"a b" = 1`, []string{`f.toml: "a b": found an unknown key, `}},
 		{"wrong types", "workers = \"two\"\ndata_dir = 5\n[log]\nlevel = true\n[limits]\npacket_bytes_max = \"1Mb\"\nconnect_timeout = 10\n[[listener]]\naddress = \"[::1]:1\"\nallow_anonymous = \"yes\"", []string{
 			`f.toml:1: workers: found "two", allowed a whole number`,
@@ -63,9 +63,9 @@ func TestProblems(t *testing.T) {
 			`f.toml:3: limits.queue_bytes_max: found "512KiB", allowed at least packet_bytes_max`}},
 		{"no listener", "listener = []", []string{`f.toml:1: listener: found none, allowed at least one`}},
 		{"listener beyond loopback", "[[listener]]\naddress = \"0.0.0.0:1883\"\n[[listener]]\naddress = \"gw.lan:1\"\nallow_anonymous = false\n[[listener]]\naddress=\":1884\"", []string{
-			`f.toml:1: listener[0].allow_anonymous: found no allow_anonymous = true for "0.0.0.0:1883", allowed a loopback address`,
-			`f.toml:5: listener[1].allow_anonymous: found no allow_anonymous = true for "gw.lan:1"`,
-			`f.toml:6: listener[2].allow_anonymous: found no allow_anonymous = true for ":1884"`}},
+			`f.toml:1: listener[0].allow_anonymous: found no way to log in for "0.0.0.0:1883", allowed a loopback address`,
+			`f.toml:5: listener[1].allow_anonymous: found false for "gw.lan:1", allowed it with a way to log in`,
+			`f.toml:6: listener[2].allow_anonymous: found no way to log in for ":1884"`}},
 		{"nobody may connect", "[[listener]]\naddress = \"localhost:1883\"\nallow_anonymous = false", []string{`f.toml:3: listener[0].allow_anonymous: found false, allowed true`}},
 		{"listener addresses", "[[listener]]\naddress=\"127.0.0.1\"\n[[listener]]\naddress=\"127.0.0.1:mqtt\"\n[[listener]]\naddress=\"127.0.0.1:65536\"\n[[listener]]\naddress=\"unix:\"\n[[listener]]\n[[listener]]\naddress=\"unix:/" + strings.Repeat("p", 107) + "\"\n", []string{
 			`f.toml:2: listener[0].address: found "127.0.0.1", allowed "host:port"`, `f.toml:4: listener[1].address: found "127.0.0.1:mqtt"`,
@@ -90,6 +90,9 @@ func TestProblems(t *testing.T) {
 			`f.toml:13: bridge[1].key_file: found key_file without cert_file`}},
 		{"two passwords", bridge + "username=\"u\"\npassword = \"x\"\npassword_file = \"/f\"\n" + route, []string{
 			`f.toml:6: bridge[0].password_file: found password and password_file, allowed one of them`}},
+		{"three passwords", bridge + "username=\"u\"\npassword = \"x\"\npassword_env = \"PW\"\npassword_file = \"/f\"\n" + route, []string{
+			`f.toml:6: bridge[0].password_env: found password_file and password_env, allowed one of them`,
+			`f.toml:7: bridge[0].password_file: found password and password_file, allowed one of them`}},
 		{"TLS settings without TLS", bridge + "ca_file = \"/ca\"\ninsecure_skip_verify = true\nalpn = [\"a\"]\nserver_name = \"n\"\n" + route, []string{
 			`f.toml:4: bridge[0].ca_file: found ca_file with "tcp://h"`, `f.toml:5: bridge[0].insecure_skip_verify: found`, `f.toml:6: bridge[0].alpn: found`, `f.toml:7: bridge[0].server_name: found`}},
 		{"bridge times", bridge + "keepalive = \"1500ms\"\nreconnect_min = \"2m\"\n" + route, []string{
@@ -202,7 +205,7 @@ func TestCheckFiles(t *testing.T) {
 	c.Bridges = []Bridge{
 		{PasswordFile: filepath.Join(dir, "none"), CAFile: file("ca", "no PEM"), CertFile: good, KeyFile: good},
 		{PasswordFile: file("empty", "\n"), CAFile: dir},
-		{PasswordFile: file("huge", strings.Repeat("x", passwordFileMax+1))},
+		{PasswordFile: file("huge", strings.Repeat("x", secretMax+1))},
 	}
 	var problems Problems
 	if !errors.As(c.CheckFiles(), &problems) {

@@ -2,13 +2,13 @@ package configs
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 	"net/url"
 	"reflect"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"sluice/broker/topic"
 )
@@ -31,7 +31,9 @@ func (c *Config) problems() Problems {
 			v.problem(path, found, allowText(tag), "")
 		}
 	})
-	v.listeners(c.Listeners)
+	v.listeners(c)
+	v.auth(&c.Auth)
+	v.mqtt(&c.MQTT)
 	v.limits(&c.Limits)
 	v.bridges(c.Bridges, c.Limits.TopicLevelsMax)
 	return v.decoder.problems
@@ -40,66 +42,11 @@ func (c *Config) problems() Problems {
 // validator collects what is wrong between fields.
 type validator struct{ decoder }
 
-func (v *validator) listeners(listeners []Listener) {
-	if len(listeners) == 0 {
-		v.problem("listener", "none", "at least one", "nobody could connect")
+func (v *validator) mqtt(m *MQTT) {
+	if s := m.ResponseInformation; len(s) > 1024 || strings.ContainsAny(s, "+#") || !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
+		v.problem("mqtt.response_information", quoted(s), "at most 1024 bytes without +, # and control characters",
+			"clients make response topics of it")
 	}
-	first := map[string]int{}
-	for i := range listeners {
-		l, path := &listeners[i], index("listener", i)
-		if problem := checkListen(l.Address); problem != "" {
-			v.problem(path+".address", quoted(l.Address), `"host:port", "[ipv6]:port" or "unix:/path"`, problem)
-			continue
-		}
-		if j, twice := first[l.Address]; twice && !strings.HasSuffix(l.Address, ":0") {
-			v.problem(path+".address", quoted(l.Address)+" twice", "each address once", "see "+index("listener", j))
-		}
-		first[l.Address] = i
-		switch {
-		case l.Anonymous():
-		case l.local():
-			v.problem(path+".allow_anonymous", "false", "true",
-				"this release does not authenticate users, so nobody could connect; remove the line")
-		default:
-			v.problem(path+".allow_anonymous", "no allow_anonymous = true for "+quoted(l.Address),
-				"a loopback address or unix: without it",
-				"this release does not authenticate users: whoever reaches this address can read and write every topic; "+
-					"if that network is trusted write allow_anonymous = true, or else listen on 127.0.0.1")
-		}
-	}
-}
-
-// checkListen returns what is wrong with the address of a listener, or "".
-func checkListen(address string) string {
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		// sun_path of unix(7) has 108 bytes, the last of which is 0.
-		if path == "" || len(path) > 107 {
-			return "the path must have 1 to 107 bytes"
-		}
-		return ""
-	}
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return "it is not host and port"
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || port != strconv.FormatUint(n, 10) {
-		return "the port must be a number from 0 to 65535"
-	}
-	return ""
-}
-
-// local says whether only this machine can connect. It resolves no names:
-// besides localhost none is known to be local.
-func (l *Listener) local() bool {
-	if strings.HasPrefix(l.Address, "unix:") {
-		return true
-	}
-	host, _, err := net.SplitHostPort(l.Address)
-	if err != nil {
-		return false
-	}
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 func (v *validator) limits(l *Limits) {
@@ -158,15 +105,7 @@ func (v *validator) upstream(b *Bridge, path string) {
 		v.problem(path+".address", found, `"tcp://host:1883" or "tls://host:8883"`, problem)
 		tls = true // what follows from it is not worth a report
 	}
-	if b.Username == "" && b.Password != "" {
-		v.problem(path+".password", "a password without username", "both or none", "")
-	}
-	if b.Username == "" && b.PasswordFile != "" {
-		v.problem(path+".password_file", "a password without username", "both or none", "")
-	}
-	if b.Password != "" && b.PasswordFile != "" {
-		v.problem(path+".password_file", "password and password_file", "one of them", "")
-	}
+	v.password(b, path)
 	if b.CertFile == "" && b.KeyFile != "" {
 		v.problem(path+".key_file", "key_file without cert_file", "both or none", "")
 	}
@@ -183,6 +122,23 @@ func (v *validator) upstream(b *Bridge, path string) {
 			}
 		}
 	}
+}
+
+// password checks that a bridge has at most one password, and a user for it.
+func (v *validator) password(b *Bridge, path string) {
+	before := ""
+	for _, s := range []struct{ key, value string }{{"password", b.Password}, {"password_file", b.PasswordFile}, {"password_env", b.PasswordEnv}} {
+		if s.value == "" {
+			continue
+		}
+		if b.Username == "" {
+			v.problem(path+"."+s.key, "a password without username", "both or none", "")
+		} else if before != "" {
+			v.problem(path+"."+s.key, before+" and "+s.key, "one of them", "")
+		}
+		before = s.key
+	}
+	v.envName(path+".password_env", b.PasswordEnv)
 }
 
 // checkUpstream returns whether an address is one with TLS, and what is wrong

@@ -15,7 +15,9 @@ const (
 	OpDeleteSession
 	// OpAttach and OpDetach tell whether the session has a connection. They
 	// are never written; they let the store guess whether an Enqueue will
-	// soon be cancelled.
+	// soon be cancelled. OpAttach may say in Seq how many messages at the
+	// front of the queue the session holds at most, in flight or to be sent
+	// next: DropOldest leaves these alone as long as the session is attached.
 	OpAttach
 	OpDetach
 	// OpPutSubscription adds or replaces Sub of session ID; by Sub.Filter.
@@ -38,6 +40,13 @@ const (
 	OpPutRetained
 	// OpDeleteRetained removes the retained message of Entry.Msg.Topic.
 	OpDeleteRetained
+	// OpPutWill stores Will as the will of session ID, whose delay is running;
+	// OpDeleteWill forgets it: it has been published, or the client is back.
+	OpPutWill
+	OpDeleteWill
+	// OpExpire is an OpDequeue of a message that is too old for its queue. It
+	// is for stores.
+	OpExpire
 )
 
 // Op is one change. Which fields mean something depends on Kind.
@@ -50,6 +59,7 @@ type Op struct {
 	Entry    Entry
 	Sess     *Session
 	Sub      *Subscription
+	Will     *Will
 }
 
 // Batch collects the ops of one turn of a worker. The zero value is ready;

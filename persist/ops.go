@@ -29,8 +29,14 @@ func (p *Pending) apply(op *Op, group int32) {
 	case OpDeleteSession:
 		p.deleteSession(s, group)
 	case OpAttach:
+		if s.quota != nil {
+			s.quota.held = int(min(op.Seq, handedMax))
+		}
 		p.attach(s, true)
 	case OpDetach:
+		if s.quota != nil {
+			s.quota.held = 0
+		}
 		p.attach(s, false)
 	case OpPutSubscription:
 		sub := *op.Sub
@@ -41,6 +47,15 @@ func (p *Pending) apply(op *Op, group int32) {
 		p.enqueue(s, op, group)
 	case OpDequeue:
 		p.dequeue(s, op.Seq, group)
+	case OpExpire:
+		if p.dequeue(s, op.Seq, group) {
+			p.drop(s, Drops{Aged: 1})
+		}
+	case OpPutWill:
+		will := *op.Will
+		p.uncommitted(s).will.put(p, struct{}{}, &will, markBytes+messageBytes(will.Msg), group)
+	case OpDeleteWill:
+		p.uncommitted(s).will.put(p, struct{}{}, nil, markBytes, group)
 	case OpRelease:
 		p.releaseSeq(s, op.Seq, group)
 	case OpPutInbound, OpDeleteInbound:
@@ -61,6 +76,7 @@ func (p *Pending) putSession(sess *Session, group int32) {
 	if p.live[sess.ID] == nil {
 		p.live[sess.ID] = &session{id: sess.ID, tail: 1, stored: Counters{Tail: 1}}
 	}
+	p.setLimits(p.live[sess.ID], sess.Queue)
 	rec := *sess
 	p.puts.put(p, sess.ID, &rec, markBytes+int64(len(rec.ClientID)+len(rec.Username)), group)
 }
@@ -85,7 +101,9 @@ func (p *Pending) deleteSession(s *session, group int32) {
 		u.marks.dropAll(p)
 		u.subs.dropAll(p)
 		u.inbound.dropAll(p)
+		u.will.dropAll(p)
 	}
+	p.setLimits(s, QueueLimits{})
 	p.setDepth(s, 0, 0)
 	s.deleted = true
 	delete(p.live, s.id)
@@ -130,11 +148,18 @@ func (p *Pending) enqueue(s *session, op *Op, group int32) {
 	if e.Msg == nil || e.QoS != 1 && e.QoS != 2 {
 		panic(fmt.Sprintf("BUG: enqueue without a message or with QoS %d", e.QoS))
 	}
-	u := p.uncommitted(s)
 	size := messageBytes(e.Msg)
+	if p.turnsAway(s, size, group) {
+		op.Seq, e.Seq = 0, 0
+		return
+	}
+	u := p.uncommitted(s)
 	sl := slot{msg: e.Msg, subIDs: e.SubIDs, size: int32(size), group: group, qos: e.QoS, age: p.addOp(), flags: slotLive}
 	if e.Retain {
 		sl.flags |= slotRetain
+	}
+	if e.Shared {
+		sl.flags |= slotShared
 	}
 	p.hold(group)
 	if group != 0 {
@@ -169,22 +194,25 @@ func (p *Pending) cancelSlot(sl *slot) {
 	p.stats.Cancelled++
 }
 
-func (p *Pending) dequeue(s *session, seq uint64, group int32) {
+// dequeue tells whether there was, for all it knows, a message to remove.
+func (p *Pending) dequeue(s *session, seq uint64, group int32) bool {
 	if seq == 0 || seq >= s.tail {
-		return
+		return false
 	}
 	u := p.uncommitted(s)
 	sl := u.at(seq)
 	if sl == nil { // on disk, or gone
-		if m, ok := u.marks.get(seq); !ok || m != markDequeue {
+		m, ok := u.marks.get(seq)
+		first := !ok || m != markDequeue
+		if first {
 			p.stats.Dequeued++
 			p.setDepth(s, max(s.depth-1, 0), s.bytes)
 		}
 		u.marks.put(p, seq, markDequeue, markBytes, group)
-		return
+		return first
 	}
 	if sl.flags&slotLive == 0 {
-		return
+		return false
 	}
 	p.stats.Dequeued++
 	p.setDepth(s, max(s.depth-1, 0), s.bytes-int64(sl.size))
@@ -194,7 +222,7 @@ func (p *Pending) dequeue(s *session, seq uint64, group int32) {
 		sl.group = 0
 		sl.flags &^= slotLive
 		u.marks.put(p, seq, markDequeue, markBytes, group)
-		return
+		return true
 	}
 	tried := sl.flags&slotTried != 0
 	p.cancelSlot(sl)
@@ -202,6 +230,7 @@ func (p *Pending) dequeue(s *session, seq uint64, group int32) {
 		u.marks.put(p, seq, markDequeue, markBytes, group)
 	}
 	u.trimFree()
+	return true
 }
 
 // trimFree pops dead slots if no transaction holds the front of the window.

@@ -11,8 +11,11 @@ type Overlay struct {
 	Base    uint64  // sequence numbers below are on disk or gone
 	Tail    uint64  // sequence number of the next message
 	Entries []Entry // from Base on, in order
+	Handed  uint64  // messages of QoS 2 below may have been given to the client, if the queue has limits
 
-	marks map[uint64]mark // pending ops on what is below Base
+	marks   map[uint64]mark // pending ops on what is below Base
+	limited bool            // messages may be removed by Trim
+	gen     uint32          // Pending.gen
 }
 
 // Overlay gives the uncommitted part of a queue: at most max entries from
@@ -24,7 +27,10 @@ func (p *Pending) Overlay(id, from uint64, max int) (o Overlay, ok bool) {
 	if s == nil {
 		return o, false
 	}
-	o.Base, o.Tail = s.tail, s.tail
+	o.Base, o.Tail, o.gen = s.tail, s.tail, p.gen
+	if s.quota != nil {
+		o.Handed, o.limited = s.quota.handed, true
+	}
 	u := s.un
 	if u == nil {
 		return o, true
@@ -75,7 +81,7 @@ func (o *Overlay) Answer(r FetchRequest, disk Reader) (f Fetched, wait bool) {
 		case markDequeue:
 			continue
 		case markRelease:
-			e.Msg, e.SubIDs, e.Released = nil, nil, true
+			e.Msg, e.SubIDs, e.Released, e.Shared = nil, nil, true, false
 		}
 		if !a.add(e) {
 			return f, false

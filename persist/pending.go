@@ -68,6 +68,7 @@ type Pending struct {
 
 	depth, queued int64 // over all queues
 	stats         PendingStats
+	rejecting     int     // sessions whose queues reject when they are full
 	groupOf       []int32 // scratch of Submit: the batch's groups
 }
 
@@ -75,6 +76,7 @@ type Pending struct {
 type PendingStats struct {
 	Enqueued, Dequeued, Cancelled, Refused uint64
 	BytesSubmitted                         uint64 // of the messages enqueued
+	Drops                                  Drops
 }
 
 // NewPending makes an empty set. Once more than limit bytes are pending, groups
@@ -112,8 +114,12 @@ func (p *Pending) Submit(b *Batch, now int64, dst []Settlement) ([]Settlement, W
 		op := &b.Ops[i]
 		var group int32
 		if op.group >= 0 {
-			if op.group != last && p.full() && grows(b.Ops[i:], op.group) {
-				p.refuse(op.group)
+			if op.group != last {
+				if p.full() && grows(b.Ops[i:], op.group) {
+					p.refuse(op.group, ErrFull)
+				} else if p.rejecting > 0 && p.rejects(b.Ops[i:], op.group) {
+					p.refuse(op.group, ErrQueueFull)
+				}
 			}
 			group = p.groupOf[op.group]
 		} else if p.full() && adds(op.Kind) {
@@ -122,7 +128,7 @@ func (p *Pending) Submit(b *Batch, now int64, dst []Settlement) ([]Settlement, W
 		}
 		last = op.group
 		if group == refused {
-			op.Seq = 0
+			op.Seq, op.Entry.Seq = 0, 0
 			continue
 		}
 		p.apply(op, group)
@@ -155,10 +161,12 @@ func grows(ops []Op, group int32) bool {
 	return false
 }
 
-func (p *Pending) refuse(group int32) {
-	p.groups.close(p.groupOf[group], ErrFull)
+func (p *Pending) refuse(group int32, err error) {
+	p.groups.close(p.groupOf[group], err)
 	p.groupOf[group] = refused
-	p.stats.Refused++
+	if err == ErrFull {
+		p.stats.Refused++
+	}
 }
 
 // addOp counts an op that is pending from now on, and gives its age.

@@ -26,6 +26,7 @@ const (
 	slotSlow                           // counted in its group as unlikely to be cancelled soon
 	slotTaken                          // is in the transaction in progress, live or not
 	slotTried                          // was in a transaction that failed: might be on disk all the same
+	slotShared                         // Entry.Shared
 )
 
 // slot is a message that is not on disk.
@@ -41,7 +42,7 @@ type slot struct {
 }
 
 func (sl *slot) entry(seq uint64) Entry {
-	e := Entry{Seq: seq, QoS: sl.qos, Retain: sl.flags&slotRetain != 0, Released: sl.flags&slotReleased != 0}
+	e := Entry{Seq: seq, QoS: sl.qos, Retain: sl.flags&slotRetain != 0, Released: sl.flags&slotReleased != 0, Shared: sl.flags&slotShared != 0}
 	if !e.Released {
 		e.Msg, e.SubIDs = sl.msg, sl.subIDs
 	}
@@ -114,6 +115,7 @@ type session struct {
 	deleted  bool
 	dirty    bool         // in Pending.dirty
 	un       *uncommitted // nil: all is on disk
+	quota    *quota       // nil: no limits
 }
 
 // uncommitted is what of a session is not on disk.
@@ -123,15 +125,17 @@ type uncommitted struct {
 	marks   changes[uint64, mark]
 	subs    changes[string, *Subscription] // nil: remove
 	inbound changes[uint16, bool]          // false: remove
+	will    changes[struct{}, *Will]       // nil: remove
 
 	takenMarks   []change[uint64, mark]
 	takenSubs    []change[string, *Subscription]
 	takenInbound []change[uint16, bool]
+	takenWill    []change[struct{}, *Will]
 }
 
 func (u *uncommitted) empty() bool {
-	return u.len() == 0 && len(u.marks.list) == 0 && len(u.subs.list) == 0 && len(u.inbound.list) == 0 &&
-		len(u.takenMarks) == 0 && len(u.takenSubs) == 0 && len(u.takenInbound) == 0
+	return u.len() == 0 && len(u.marks.list) == 0 && len(u.subs.list) == 0 && len(u.inbound.list) == 0 && len(u.will.list) == 0 &&
+		len(u.takenMarks) == 0 && len(u.takenSubs) == 0 && len(u.takenInbound) == 0 && len(u.takenWill) == 0
 }
 
 // slotsKept is how many slots (64 bytes each) an unused uncommitted keeps, and

@@ -29,6 +29,11 @@ const (
 	recCounters     = 0x51
 	recNumber       = 0x61
 	recState        = 0x71
+	recWill         = 0x81
+
+	// Later versions: written where the first cannot hold what is to be kept.
+	recSessionQueue = 0x12 // with the limits of the queue
+	recStateBoot    = 0x72 // with all that came after MessageID
 
 	headBytes = 5
 )
@@ -55,13 +60,32 @@ func unseal(key, rec []byte, kind byte) (body, error) {
 	return body{b: rec[headBytes:]}, nil
 }
 
+// unsealEither is unseal for a record of two versions.
+func unsealEither(key, rec []byte, first, second byte) (b body, kind byte, err error) {
+	if len(rec) >= headBytes && rec[4] == second {
+		first = second
+	}
+	b, err = unseal(key, rec, first)
+	return b, first, err
+}
+
 // AppendSession appends a session record.
 func AppendSession(dst, key []byte, s *Session) []byte {
-	start := len(dst)
-	dst = begin(dst, recSession)
+	start, kind := len(dst), byte(recSession)
+	if s.Queue != (QueueLimits{}) {
+		kind = recSessionQueue
+	}
+	dst = begin(dst, kind)
 	dst = binary.AppendUvarint(dst, s.ID)
 	dst = append(dst, byte(s.Version))
 	dst = binary.AppendUvarint(dst, uint64(s.ExpirySeconds))
+	if kind == recSessionQueue {
+		q := &s.Queue
+		for _, v := range [...]uint64{uint64(max(q.Messages, 0)), uint64(max(q.Bytes, 0)), uint64(q.AgeSeconds)} {
+			dst = binary.AppendUvarint(dst, v)
+		}
+		dst = append(dst, byte(q.Policy))
+	}
 	dst = appendString(dst, s.ClientID)
 	dst = appendString(dst, s.Username)
 	return seal(dst, start, key)
@@ -69,13 +93,17 @@ func AppendSession(dst, key []byte, s *Session) []byte {
 
 // DecodeSession reads a session record.
 func DecodeSession(key, rec []byte) (s Session, err error) {
-	b, err := unseal(key, rec, recSession)
+	b, kind, err := unsealEither(key, rec, recSession, recSessionQueue)
 	if err != nil {
 		return s, err
 	}
 	s.ID = b.uvarint()
 	s.Version = mqtt.Version(b.byte())
 	s.ExpirySeconds = b.uint32()
+	if kind == recSessionQueue {
+		s.Queue = QueueLimits{Messages: b.int64(), Bytes: b.int64(), AgeSeconds: b.uint32(), Policy: QueuePolicy(b.byte())}
+		b.bad = b.bad || s.Queue == (QueueLimits{}) || s.Queue.Policy > DropNewest
+	}
 	s.ClientID = string(b.bytes())
 	s.Username = string(b.bytes())
 	return s, b.end()
@@ -163,25 +191,37 @@ type State struct {
 	Seconds   int64  // the store's clock
 	SessionID uint64 // highest session id given out
 	MessageID uint64 // highest message id given out
+
+	// Boot counts how often the store was opened, Commit the transactions of
+	// its life. Two copies of a store are ordered by them, whatever the clocks
+	// said.
+	Boot, Commit uint64
+
+	Spent    uint64 // bytes: how far the write budget is used up
+	Day      uint64 // day of the store's clock
+	DayBytes uint64 // written in it
 }
 
 // AppendState appends a state record.
 func AppendState(dst, key []byte, s State) []byte {
 	start := len(dst)
-	dst = begin(dst, recState)
-	dst = binary.AppendUvarint(dst, uint64(max(s.Seconds, 0)))
-	dst = binary.AppendUvarint(dst, s.SessionID)
-	dst = binary.AppendUvarint(dst, s.MessageID)
+	dst = begin(dst, recStateBoot)
+	for _, v := range [...]uint64{uint64(max(s.Seconds, 0)), s.SessionID, s.MessageID, s.Boot, s.Commit, s.Spent, s.Day, s.DayBytes} {
+		dst = binary.AppendUvarint(dst, v)
+	}
 	return seal(dst, start, key)
 }
 
 // DecodeState reads a state record.
 func DecodeState(key, rec []byte) (s State, err error) {
-	b, err := unseal(key, rec, recState)
+	b, kind, err := unsealEither(key, rec, recState, recStateBoot)
 	if err != nil {
 		return s, err
 	}
 	s.Seconds, s.SessionID, s.MessageID = b.int64(), b.uvarint(), b.uvarint()
+	if kind == recStateBoot {
+		s.Boot, s.Commit, s.Spent, s.Day, s.DayBytes = b.uvarint(), b.uvarint(), b.uvarint(), b.uvarint(), b.uvarint()
+	}
 	return s, b.end()
 }
 

@@ -14,7 +14,7 @@ import (
 const (
 	msgRetain = 1 << (2 + iota)
 	msgID
-	msgFrom
+	msgFrom // of the first schema; read and forgotten: a session's id means nothing after a restart
 	msgExpires
 	msgProps
 	msgEnd
@@ -44,13 +44,13 @@ func appendMessage(dst []byte, m *mqtt.Message, clk Clock) []byte {
 	for _, f := range [...]struct {
 		set bool
 		bit byte
-	}{{m.ID != 0, msgID}, {m.From != 0, msgFrom}, {expiry != 0, msgExpires}, {len(m.Props) != 0, msgProps}} {
+	}{{m.ID != 0, msgID}, {expiry != 0, msgExpires}, {len(m.Props) != 0, msgProps}} {
 		if f.set {
 			flags |= f.bit
 		}
 	}
 	dst = append(dst, flags)
-	for _, v := range [...]uint64{m.ID, m.From, expiry} {
+	for _, v := range [...]uint64{m.ID, expiry} {
 		if v != 0 {
 			dst = binary.AppendUvarint(dst, v)
 		}
@@ -82,7 +82,7 @@ func decodeMessage(b *body, clk Clock) (*mqtt.Message, error) {
 	}
 	m := &mqtt.Message{QoS: mqtt.QoS(flags & 3), Retain: flags&msgRetain != 0}
 	m.ID = b.number(flags&msgID != 0)
-	m.From = b.number(flags&msgFrom != 0)
+	b.number(flags&msgFrom != 0)
 	m.Expires = clk.mono(b.number(flags&msgExpires != 0))
 	topic := b.bytes()
 	var props []byte
@@ -108,6 +108,9 @@ func decodeMessage(b *body, clk Clock) (*mqtt.Message, error) {
 type EntryHead struct {
 	Ref   uint64 // id of the message's own record, 0: the message is in the entry, or the entry is released
 	Bytes int64  // topic, properties and payload
+
+	Until          int64 // Entry.Until
+	QoS2, Released bool
 }
 
 // The bits of an entry's flags.
@@ -117,6 +120,8 @@ const (
 	entryReleased
 	entrySubIDs
 	entryRef
+	entryShared
+	entryUntil
 	entryEnd
 )
 
@@ -140,7 +145,17 @@ func AppendEntry(dst, key []byte, e *Entry, ref uint64, clk Clock) []byte {
 	if ref != 0 {
 		flags |= entryRef
 	}
+	if e.Shared {
+		flags |= entryShared
+	}
+	until := clk.expiry(e.Until)
+	if until != 0 {
+		flags |= entryUntil
+	}
 	dst = append(begin(dst, recEntry), flags)
+	if until != 0 {
+		dst = binary.AppendUvarint(dst, until)
+	}
 	if len(e.SubIDs) > 0 {
 		dst = binary.AppendUvarint(dst, uint64(len(e.SubIDs)))
 		for _, id := range e.SubIDs {
@@ -165,10 +180,13 @@ func DecodeEntry(key, rec []byte, clk Clock) (e Entry, h EntryHead, err error) {
 	}
 	flags := b.entryFlags()
 	e.QoS = 1 + mqtt.QoS(flags&entryQoS2)
-	e.Retain, e.Released = flags&entryRetain != 0, flags&entryReleased != 0
+	e.Retain, e.Released, e.Shared = flags&entryRetain != 0, flags&entryReleased != 0, flags&entryShared != 0
+	h.QoS2, h.Released = e.QoS == 2, e.Released
 	if e.Released || b.bad {
 		return e, h, b.end()
 	}
+	e.Until = clk.mono(b.number(flags&entryUntil != 0))
+	h.Until = e.Until
 	if flags&entrySubIDs != 0 {
 		n := b.length()
 		b.bad = b.bad || n == 0
@@ -192,15 +210,17 @@ func DecodeEntry(key, rec []byte, clk Clock) (e Entry, h EntryHead, err error) {
 
 // DecodeEntryHead reads the head of a record that DecodeEntry would accept,
 // without allocating.
-func DecodeEntryHead(key, rec []byte) (h EntryHead, err error) {
+func DecodeEntryHead(key, rec []byte, clk Clock) (h EntryHead, err error) {
 	b, err := unseal(key, rec, recEntry)
 	if err != nil {
 		return h, err
 	}
 	flags := b.entryFlags()
-	if flags&entryReleased != 0 || b.bad {
+	h.QoS2, h.Released = flags&entryQoS2 != 0, flags&entryReleased != 0
+	if h.Released || b.bad {
 		return h, b.end()
 	}
+	h.Until = clk.mono(b.number(flags&entryUntil != 0))
 	if flags&entrySubIDs != 0 {
 		for n := b.length(); n > 0; n-- {
 			b.uint32()
@@ -231,4 +251,38 @@ func (b *body) entryFlags() byte {
 		b.bad = true
 	}
 	return flags
+}
+
+// AppendWill appends a record of a will.
+func AppendWill(dst, key []byte, w *Will, clk Clock) []byte {
+	start := len(dst)
+	dst = begin(dst, recWill)
+	dst = binary.AppendUvarint(dst, clk.expiry(w.Due))
+	if w.HasExpiry {
+		dst = binary.AppendUvarint(append(dst, 1), uint64(w.ExpirySeconds))
+	} else {
+		dst = append(dst, 0)
+	}
+	return seal(appendMessage(dst, w.Msg, clk), start, key)
+}
+
+// DecodeWill reads a record of a will, into new memory.
+func DecodeWill(key, rec []byte, clk Clock) (w Will, err error) {
+	b, err := unseal(key, rec, recWill)
+	if err != nil {
+		return w, err
+	}
+	w.Due = clk.mono(b.uvarint())
+	switch b.byte() {
+	case 0:
+	case 1:
+		w.HasExpiry, w.ExpirySeconds = true, b.uint32()
+	default:
+		b.bad = true
+	}
+	if b.bad {
+		return w, ErrRecord
+	}
+	w.Msg, err = decodeMessage(&b, clk)
+	return w, err
 }

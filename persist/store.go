@@ -1,6 +1,8 @@
 package persist
 
 import (
+	"time"
+
 	"sluice/broker/mqtt"
 )
 
@@ -18,8 +20,9 @@ type Store interface {
 	NewMessageID() uint64
 
 	// Submit takes over the batch's ops, in order, and writes the sequence
-	// number of every Enqueue into its Op (0: the queue does not exist, the op
-	// had no effect; sequence numbers begin at 1). The batch may be Reset and
+	// number of every Enqueue into its Op (0: the queue does not exist, or is
+	// full and drops the newest, or the group was refused: the op had no
+	// effect; sequence numbers begin at 1). The batch may be Reset and
 	// used again as soon as Submit returns. Messages are kept by reference
 	// until written.
 	Submit(b *Batch)
@@ -100,6 +103,8 @@ type Entry struct {
 	QoS      mqtt.QoS      // effective: the lower of publication and subscription, 1 or 2
 	Retain   bool          // retain flag to send
 	Released bool          // QoS 2: PUBREC came, PUBREL is next; the message itself is gone
+	Shared   bool          // came through a shared subscription
+	Until    int64         // set by the store: when it becomes too old for its queue, as a reading of the clock of Message.Expires; 0: never
 }
 
 // Session is the durable part of a session that is not messages.
@@ -109,6 +114,7 @@ type Session struct {
 	Username      string
 	Version       mqtt.Version
 	ExpirySeconds uint32 // 0xFFFFFFFF: never expires
+	Queue         QueueLimits
 }
 
 // NoExpiry as ExpirySeconds means that the session does not expire (MQTT5 3.1.2.11.2).
@@ -125,6 +131,14 @@ type Subscription struct {
 	RetainHandling    uint8
 }
 
+// Will is a will whose delay is running: its connection has ended.
+type Will struct {
+	Msg           *mqtt.Message // Expires is 0: that is counted from the publication
+	Due           int64         // when it is to be published, as a reading of the clock of Message.Expires; time for which the store is closed does not count
+	ExpirySeconds uint32        // message expiry
+	HasExpiry     bool
+}
+
 // SessionImage is a session as Load finds it.
 type SessionImage struct {
 	Session
@@ -133,6 +147,7 @@ type SessionImage struct {
 	Head          uint64   // lowest sequence number in the queue; Tail if empty
 	Tail          uint64   // the sequence number that the next message will get, at least 1
 	QueuedBytes   int64
+	Will          *Will // nil: none
 }
 
 // Image is what Load gives, in a fixed order: sessions by ID, subscriptions
@@ -141,6 +156,7 @@ type SessionImage struct {
 type Image struct {
 	Sessions []SessionImage
 	Retained []*mqtt.Message
+	Boot     uint64 // how often the store has been opened; it orders what no clock can
 }
 
 // Stats are counters since the store was opened, and gauges.
@@ -158,7 +174,28 @@ type Stats struct {
 	PendingBytes   int64 // in memory, not yet on disk
 	Err            error // why the last commit failed, nil if it did not
 
-	Refused     uint64 // groups settled with ErrFull, and messages without a group that did not fit
-	Skipped     uint64 // records that were damaged and left out
+	Refused          uint64        // groups settled with ErrFull, and messages without a group that did not fit
+	Skipped          uint64        // records that were damaged and left out
+	CommitInterval   time.Duration // at present; longer than configured while the write budget is short
+	CommitsLastHour  uint64
+	WriteBudgetBytes int64         // per day, 0: none
+	WriteBudgetUsed  float64       // how much of what may be written ahead is used: from 0.5 on commits become rarer, above 1 the budget is exceeded
+	BytesToday       uint64        // written in this day of the store's clock, which runs while the store is open; across restarts
+	CommitTime       time.Duration // of the last commit, with its syncs
+	CommitTimeMax    time.Duration
+	Boot             uint64 // how often the store has been opened
+	CommitNumber     uint64 // of the last transaction, over the life of the store
+
+	Drops       Drops  // messages not kept, by reason, of all queues; of each: see Queues
 	Quarantined string // where a damaged file was moved to when the store was opened, "" if it was sound
+	Salvaged    int    // records that could be read of it, and are in use
+}
+
+// BytesPerMessage is what was written for each message that was submitted, 0 if
+// there was none.
+func (s *Stats) BytesPerMessage() float64 {
+	if s.Enqueued == 0 {
+		return 0
+	}
+	return float64(s.BytesWritten) / float64(s.Enqueued)
 }

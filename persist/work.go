@@ -44,7 +44,16 @@ type QueueWork struct {
 	Subs     []SubscriptionWork
 	Inbound  []InboundWork
 	Counters Counters // of the queue on disk; the store brings them up to date before Committed
-	s        *session
+
+	HasWill bool  // the will changes
+	Will    *Will // nil: it is removed
+
+	Limits QueueLimits // see Trim
+	Drops  Drops       // what the store has removed by Trim
+
+	held   int
+	handed uint64
+	s      *session
 }
 
 // SubscriptionWork puts a subscription or, if Sub is nil, removes it.
@@ -100,7 +109,7 @@ func (p *Pending) Take() *Work {
 	}
 	for _, s := range p.dirty {
 		u := s.un
-		u.takenMarks, u.takenSubs, u.takenInbound = u.marks.take(p), u.subs.take(p), u.inbound.take(p)
+		u.takenMarks, u.takenSubs, u.takenInbound, u.takenWill = u.marks.take(p), u.subs.take(p), u.inbound.take(p), u.will.take(p)
 		q := p.takeQueue(s)
 		p.takeWindow(s, &q)
 		w.Queues = append(w.Queues, q)
@@ -192,6 +201,13 @@ func (p *Pending) takeQueue(s *session) QueueWork {
 		p.forgetSlow(&u.takenInbound[i].groups)
 		q.Inbound = append(q.Inbound, InboundWork{PacketID: u.takenInbound[i].key, Put: u.takenInbound[i].val})
 	}
+	for i := range u.takenWill {
+		p.forgetSlow(&u.takenWill[i].groups)
+		q.HasWill, q.Will = true, u.takenWill[i].val
+	}
+	if s.quota != nil {
+		q.Limits, q.held, q.handed = s.quota.limits, s.quota.held, s.quota.handed
+	}
 	slices.Sort(q.Dequeue)
 	slices.Sort(q.Release)
 	slices.SortFunc(q.Subs, func(a, b SubscriptionWork) int { return cmp.Compare(a.Filter, b.Filter) })
@@ -240,6 +256,7 @@ func (p *Pending) Committed(w *Work, err error, dst []Settlement) []Settlement {
 		if !q.s.deleted {
 			q.s.stored = q.Counters
 			p.count(q.s)
+			p.drop(q.s, q.Drops)
 		}
 	}
 	p.work, p.takenBytes = nil, 0
@@ -262,7 +279,8 @@ func (p *Pending) settleQueue(s *session) {
 	settle(p, u.takenMarks)
 	settle(p, u.takenSubs)
 	settle(p, u.takenInbound)
-	u.takenMarks, u.takenSubs, u.takenInbound = nil, nil, nil
+	settle(p, u.takenWill)
+	u.takenMarks, u.takenSubs, u.takenInbound, u.takenWill = nil, nil, nil, nil
 }
 
 // putBack makes a failed transaction pending again.
@@ -301,7 +319,8 @@ func (p *Pending) putBack(w *Work) {
 		u.marks.restore(p, u.takenMarks)
 		u.subs.restore(p, u.takenSubs)
 		u.inbound.restore(p, u.takenInbound)
-		u.takenMarks, u.takenSubs, u.takenInbound = nil, nil, nil
+		u.will.restore(p, u.takenWill)
+		u.takenMarks, u.takenSubs, u.takenInbound, u.takenWill = nil, nil, nil, nil
 	}
 	p.sweep()
 }
@@ -338,7 +357,7 @@ func (p *Pending) abandonQueue(s *session) {
 			p.bytes -= markBytes + u.slots[i].charged
 		}
 	}
-	p.bytes -= charges(u.takenMarks) + charges(u.takenSubs) + charges(u.takenInbound)
+	p.bytes -= charges(u.takenMarks) + charges(u.takenSubs) + charges(u.takenInbound) + charges(u.takenWill)
 	p.settleQueue(s)
 }
 

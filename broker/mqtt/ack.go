@@ -63,6 +63,17 @@ func AppendPuback(dst []byte, t Type, id uint16, r Reason, v Version) []byte {
 	return append(dst, first, 2, byte(id>>8), byte(id))
 }
 
+// AppendAckReason writes a PUBACK, PUBREC, PUBREL or PUBCOMP of MQTT 5 with a
+// reason string. It does without a Properties, for who is refused may ask often.
+func AppendAckReason(dst []byte, t Type, id uint16, r Reason, text string) []byte {
+	mustBeAck(t)
+	dst, at := openPacket(dst, t, ackFlags(t))
+	dst = append(appendU16(dst, id), byte(r))
+	dst, props := openLength(dst)
+	dst = appendString(append(dst, propReasonString), text)
+	return closeLength(closeLength(dst, props), at)
+}
+
 func ackFlags(t Type) byte {
 	if t == PUBREL {
 		return flagsAck

@@ -67,7 +67,9 @@ func appendU16(dst []byte, v uint16) []byte { return binary.BigEndian.AppendUint
 func appendU32(dst []byte, v uint32) []byte { return binary.BigEndian.AppendUint32(dst, v) }
 
 // appendBytes writes b as binary data or string: with a two-byte length.
-func appendBytes(dst, b []byte) []byte {
+func appendBytes(dst, b []byte) []byte { return appendString(dst, b) }
+
+func appendString[S []byte | string](dst []byte, b S) []byte {
 	if len(b) > stringMax {
 		panic("BUG: mqtt: a string of " + strconv.Itoa(len(b)) + " bytes has no encoding")
 	}

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"bytes"
 	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
@@ -169,6 +170,31 @@ func TestAppendPuback(t *testing.T) {
 					t.Errorf("%v in %v with %v: % x, want % x", typ, v, r, got, want)
 				}
 			}
+		}
+	}
+}
+
+// AppendAckReason is AppendAck with a reason string.
+func TestAppendAckReason(t *testing.T) {
+	for typ := PUBACK; typ <= PUBCOMP; typ++ {
+		for _, text := range []string{"why", strings.Repeat("x", 255)} {
+			want := AppendAck([]byte("before"), &Ack{Type: typ, PacketID: 0x1234, Reason: 0x97, Props: Properties{ReasonString: []byte(text)}}, V5)
+			if got := AppendAckReason([]byte("before"), typ, 0x1234, 0x97, text); !bytes.Equal(got, want) {
+				t.Errorf("%v: % x, want % x", typ, got, want)
+			}
+		}
+	}
+	dst := make([]byte, 0, 100)
+	if n := testing.AllocsPerRun(100, func() { dst = AppendAckReason(dst[:0], PUBACK, 1, NotAuthorized, "not allowed") }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestSubackSize(t *testing.T) {
+	for _, n := range []int{1, 124, 125, 20000} {
+		p := Suback{Type: SUBACK, PacketID: 1, Codes: make([]byte, n)}
+		if got := len(AppendSuback(nil, &p, V5)); got != SubackSize(n) {
+			t.Errorf("%d codes: %d bytes, SubackSize says %d", n, got, SubackSize(n))
 		}
 	}
 }

@@ -159,6 +159,13 @@ func checkCodes(codes []byte, t Type, v Version) *Error {
 	return nil
 }
 
+// SubackSize is how many bytes a SUBACK or UNSUBACK of MQTT 5 with n codes and
+// no properties has.
+func SubackSize(n int) int {
+	remaining := 2 + 1 + n
+	return 1 + varintSize(remaining) + remaining
+}
+
 // AppendSuback writes p as a packet of version v.
 func AppendSuback(dst []byte, p *Suback, v Version) []byte {
 	mustBeSuback(p.Type)

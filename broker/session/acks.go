@@ -45,21 +45,54 @@ func (s *Session) answer(fx *Effects, kind mqtt.Type, id uint16, r mqtt.Reason, 
 	fx.Waiting++
 }
 
+// write sends an acknowledgement: with the reason in words if it refuses, and
+// without if that does not fit.
 func (s *Session) write(fx *Effects, a *ack) {
 	switch a.kind {
-	case mqtt.SUBACK, mqtt.UNSUBACK:
-		p := mqtt.Suback{Type: a.kind, PacketID: a.id, Codes: a.codes}
-		fx.Send = mqtt.AppendSuback(fx.Send, &p, s.Version)
-		return
 	case mqtt.PUBREL:
 		s.released(a.id)
+	case mqtt.PUBACK, mqtt.PUBCOMP:
+		s.giveQuota()
 	case mqtt.PUBREC:
-		if a.reason < mqtt.UnspecifiedError {
-			break
+		if a.reason >= mqtt.UnspecifiedError {
+			delete(s.received, a.id)
+			s.giveQuota()
 		}
-		delete(s.received, a.id)
 	}
-	fx.Send = mqtt.AppendPuback(fx.Send, a.kind, a.id, a.reason, s.Version)
+	at := len(fx.Send)
+	if text := s.ackText(a); text != "" {
+		s.encode(fx, a, text)
+		if !s.cut(fx, at) {
+			return
+		}
+	}
+	s.encode(fx, a, "")
+	s.mustFit(fx, at)
+}
+
+// ackText is the reason string for an acknowledgement, "" for none.
+func (s *Session) ackText(a *ack) string {
+	if s.Version != mqtt.V5 || s.noProblem { // [MQTT-3.1.2-29]
+		return ""
+	}
+	r := a.reason
+	for _, code := range a.codes {
+		r = max(r, mqtt.Reason(code))
+	}
+	return reasonText(a.kind, r)
+}
+
+func (s *Session) encode(fx *Effects, a *ack, text string) {
+	switch {
+	case a.kind == mqtt.SUBACK || a.kind == mqtt.UNSUBACK:
+		p := mqtt.Suback{Type: a.kind, PacketID: a.id, Codes: a.codes}
+		p.Props.ReasonString = reasonString(text)
+		fx.Send = mqtt.AppendSuback(fx.Send, &p, s.Version)
+	case text != "":
+		fx.Send = mqtt.AppendAckReason(fx.Send, a.kind, a.id, a.reason, text)
+	default:
+		fx.Send = mqtt.AppendPuback(fx.Send, a.kind, a.id, a.reason, s.Version)
+	}
 }
 
 // Accepted tells that the store is done with the group that t names: its
@@ -105,7 +138,7 @@ func (s *Session) refuse(fx *Effects, a *ack, err error) {
 		return
 	}
 	a.done = false
-	s.close(fx, mqtt.QuotaExceeded, "the store refused a packet: "+err.Error())
+	s.closeSaying(fx, mqtt.QuotaExceeded, "the store refused a packet: "+err.Error(), "there is no room in the store")
 }
 
 // flushAcks sends the acknowledgements at the head of the queue that need not

@@ -40,7 +40,29 @@ func (s *Session) Check() {
 	if !s.connected && (len(s.queue) > 0 || s.fetching || len(s.acks.list) > 0) {
 		bad("state of a connection without one")
 	}
+	s.checkExtras(bad)
 	if len(s.acks.list) > 0 && s.acks.list[0].done {
 		bad("an acknowledgement that need not wait, waits")
+	}
+}
+
+func (s *Session) checkExtras(bad func(string)) {
+	x := s.extra
+	if x == nil {
+		return
+	}
+	bytes := 0
+	for seq, o := range x.shared {
+		bytes += o.Msg.Size()
+		_, f := s.window.find(packetID(seq))
+		if s.Durable != 0 || seq >= s.tail || seq < s.next && f != flightPuback {
+			bad("a message of a share group is kept that nobody else is to have")
+		}
+	}
+	if bytes != x.sharedSize {
+		bad("bytes of the messages of share groups do not add up")
+	}
+	if !s.connected {
+		bad("extras without a connection")
 	}
 }

@@ -154,12 +154,12 @@ func TestExpires(t *testing.T) {
 }
 
 func TestDrops(t *testing.T) {
-	d := Drops{1, 2, 4, 8, 16}
-	e := Drops{32, 64, 128, 256, 512}
-	if d.Sum() != 31 {
+	d := Drops{1, 2, 4, 8, 16, 32}
+	e := Drops{64, 128, 256, 512, 1024, 2048}
+	if d.Sum() != 63 {
 		t.Errorf("sum %d", d.Sum())
 	}
-	if d.Add(&e); d != (Drops{33, 66, 132, 264, 528}) {
+	if d.Add(&e); d != (Drops{65, 130, 260, 520, 1040, 2080}) {
 		t.Errorf("added: %v", d)
 	}
 }
@@ -167,11 +167,19 @@ func TestDrops(t *testing.T) {
 func TestCheckFindsBrokenSessions(t *testing.T) {
 	limits := DefaultLimits()
 	for name, spoil := range map[string]func(s *Session){
-		"sequence numbers out of order":                func(s *Session) { s.have = s.next - 1 },
-		"inflight does not match the window":           func(s *Session) { s.window.inflight++ },
-		"queue out of order":                           func(s *Session) { s.queue = append(s.queue, persist.Entry{Seq: s.have}) },
-		"bytes of the queue do not add up":             func(s *Session) { s.queued++ },
-		"state of a connection without one":            func(s *Session) { s.connected = false; s.fetching = true },
+		"sequence numbers out of order":      func(s *Session) { s.have = s.next - 1 },
+		"inflight does not match the window": func(s *Session) { s.window.inflight++ },
+		"queue out of order":                 func(s *Session) { s.queue = append(s.queue, persist.Entry{Seq: s.have}) },
+		"bytes of the queue do not add up":   func(s *Session) { s.queued++ },
+		"state of a connection without one":  func(s *Session) { s.connected = false; s.fetching = true },
+		"extras without a connection": func(s *Session) {
+			s.rewind(1, 1)
+			s.connected, s.extra = false, new(extras)
+		},
+		"share groups do not add up": func(s *Session) { s.extras().sharedSize++ },
+		"nobody else is to have": func(s *Session) {
+			s.extras().shared = map[uint64]orphaned{s.tail: {Msg: new(mqtt.Message)}}
+		},
 		"an acknowledgement that need not wait, waits": func(s *Session) { s.acks.list = []ack{{done: true}} },
 	} {
 		batch := persist.Batch{}
@@ -202,6 +210,7 @@ func TestDeliverAllocates(t *testing.T) {
 	topic, payload := []byte("a/b/c"), bytes.Repeat([]byte("x"), 100)
 	fx := Effects{Batch: &batch}
 	for _, qos := range []mqtt.QoS{0, 1} {
+		fx = Effects{Batch: &batch}
 		if n := testing.AllocsPerRun(1000, func() {
 			fx = Effects{Batch: &batch, Send: out[:0]}
 			d := Delivery{Topic: topic, Payload: payload, QoS: qos}

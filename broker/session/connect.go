@@ -6,7 +6,6 @@ import (
 
 	"sluice/broker/auth"
 	"sluice/broker/mqtt"
-	"sluice/broker/topic"
 	"sluice/persist"
 	"sluice/platform/mono"
 )
@@ -15,8 +14,9 @@ import (
 // client from outside may use it.
 const InternalPrefix = "$bridge/"
 
-// CheckConnect judges a CONNECT as far as that needs no session. The reason is
-// Success if it may go on; the text says what is wrong.
+// CheckConnect judges a CONNECT as far as that needs neither a session nor who
+// the client is; CheckWill and its authentication follow. The reason is Success
+// if it may go on; the text says what is wrong.
 func CheckConnect(c *mqtt.Connect, lim *Limits, internal bool) (mqtt.Reason, string) {
 	switch {
 	case len(c.ClientID) > lim.ClientIDBytesMax:
@@ -27,18 +27,8 @@ func CheckConnect(c *mqtt.Connect, lim *Limits, internal bool) (mqtt.Reason, str
 		return mqtt.ClientIDNotValid, "empty client id without clean session [MQTT-3.1.3-8]"
 	case !internal && strings.HasPrefix(string(c.ClientID), InternalPrefix):
 		return mqtt.ClientIDNotValid, "client ids that begin with " + InternalPrefix + " are Sluice's own"
-	case c.Props.AuthMethod != nil: // [MQTT-4.12.0-1]
-		return mqtt.BadAuthenticationMethod, "unknown authentication method"
 	}
-	if c.HasWill {
-		if err := topic.CheckName(c.Will.Topic, lim.TopicLevelsMax); err != nil {
-			return mqtt.TopicNameInvalid, "will topic: " + err.Error()
-		}
-		if c.Will.Topic[0] == '$' && !internal {
-			return mqtt.NotAuthorized, "will topic begins with $"
-		}
-	}
-	return mqtt.Success, ""
+	return CheckWill(c, nil, internal, lim)
 }
 
 // Outlives tells whether a CONNECT asks for a session that outlives its
@@ -76,10 +66,18 @@ type Admission struct {
 func (s *Session) Attach(fx *Effects, c *mqtt.Connect, a *Admission, present bool, now mono.Time) {
 	s.Epoch++
 	s.connected = true
-	s.Version = c.Version
-	s.Username = string(c.Username)
+	s.Version, s.bridge = c.Version, c.Bridge
+	s.Username, s.Permit = string(c.Username), a.Permit
+	if a.Identity != nil {
+		s.Username = a.Identity.User
+	}
 	s.noProblem = c.Props.NoProblemInfo
-	s.aliases = nil
+	s.aliasing = false
+	s.aliasOutMax = uint16(min(int(c.Props.TopicAliasMax), s.limits.TopicAliasOutMax))
+	if a.AuthMethod != "" {
+		s.extras().authMethod = a.AuthMethod
+	}
+	s.quota = uint16(min(s.limits.ReceiveMax, 65535)) // [MQTT-4.9.0-1]
 	s.receiveMax = uint16(s.limits.InflightMax)
 	if n := c.Props.ReceiveMax; n != 0 && n < s.receiveMax {
 		s.receiveMax = n
@@ -92,11 +90,7 @@ func (s *Session) Attach(fx *Effects, c *mqtt.Connect, a *Admission, present boo
 	}
 	s.setWill(c)
 
-	ack := mqtt.Connack{SessionPresent: present}
-	if c.Version == mqtt.V5 {
-		s.announce(&ack.Props, c, a.Assigned)
-	}
-	fx.Send = mqtt.AppendConnack(fx.Send, &ack, s.Version)
+	s.connack(fx, c, a, present)
 	if s.Durable != 0 {
 		fx.Batch.Add(persist.Op{Kind: persist.OpPutSession, ID: s.Durable, Sess: s.record()})
 		fx.Batch.Add(persist.Op{Kind: persist.OpAttach, ID: s.Durable})
@@ -104,9 +98,28 @@ func (s *Session) Attach(fx *Effects, c *mqtt.Connect, a *Admission, present boo
 	s.Resume(fx, now)
 }
 
+// connack accepts the CONNECT. What the client need not know is left out if it
+// makes the packet too large; if it is so even then, nothing can be sent, no
+// DISCONNECT either [MQTT-3.14.0-1].
+func (s *Session) connack(fx *Effects, c *mqtt.Connect, a *Admission, present bool) {
+	ack := mqtt.Connack{SessionPresent: present}
+	if c.Version == mqtt.V5 {
+		s.announce(&ack.Props, c, a)
+	}
+	at := len(fx.Send)
+	fx.Send = mqtt.AppendConnack(fx.Send, &ack, s.Version)
+	if s.cut(fx, at) {
+		ack.Props.ResponseInfo = nil
+		fx.Send = mqtt.AppendConnack(fx.Send, &ack, s.Version)
+	}
+	if s.cut(fx, at) {
+		fx.Close, fx.Reason, fx.Detail = true, mqtt.PacketTooLarge, "CONNACK is larger than the client's maximum packet size [MQTT-3.1.2-24]"
+	}
+}
+
 // announce fills the properties of CONNACK: all that is not the default of the
 // specification or was not granted as asked (MQTT5 3.2.2.3).
-func (s *Session) announce(p *mqtt.Properties, c *mqtt.Connect, assigned bool) {
+func (s *Session) announce(p *mqtt.Properties, c *mqtt.Connect, a *Admission) {
 	if s.limits.ReceiveMax < 65535 {
 		p.ReceiveMax = uint16(s.limits.ReceiveMax)
 	}
@@ -118,8 +131,14 @@ func (s *Session) announce(p *mqtt.Properties, c *mqtt.Connect, assigned bool) {
 	if ka := uint16(s.KeepAlive / time.Second); ka != c.KeepAliveSeconds {
 		p.HasServerKeepAlive, p.ServerKeepAliveSeconds = true, ka
 	}
-	if assigned {
+	if a.Assigned {
 		p.AssignedClientID = []byte(s.ClientID)
+	}
+	if c.Props.RequestResponseInfo && s.limits.ResponseInfo != "" { // [MQTT-3.1.2-28]
+		p.ResponseInfo = []byte(s.limits.ResponseInfo)
+	}
+	if a.AuthMethod != "" { // MQTT5 4.12
+		p.AuthMethod, p.AuthData = []byte(a.AuthMethod), a.AuthData
 	}
 }
 
@@ -134,12 +153,17 @@ func (s *Session) record() *persist.Session {
 // and the will is forgotten if the client is content: any other reason, an
 // error that the client reports among them, publishes it [MQTT-3.14.4-3].
 func (s *Session) OnDisconnect(fx *Effects, d *mqtt.Disconnect) {
+	if serverOnly(d.Reason) {
+		s.Fail(fx, errServerReason)
+		return
+	}
 	if d.Props.HasSessionExpiry {
-		if s.Expiry == 0 && d.Props.SessionExpirySeconds != 0 { // MQTT5 3.14.2.2.2
+		expiry := capExpiry(d.Props.SessionExpirySeconds, s.limits)
+		if s.Expiry == 0 && expiry != 0 { // MQTT5 3.14.2.2.2
 			s.Fail(fx, errExpiryRaised)
 			return
 		}
-		s.Expiry = capExpiry(d.Props.SessionExpirySeconds, s.limits)
+		s.Expiry = expiry
 		if s.Durable != 0 && s.Expiry > 0 {
 			fx.Batch.Add(persist.Op{Kind: persist.OpPutSession, ID: s.Durable, Sess: s.record()})
 		}
@@ -150,6 +174,20 @@ func (s *Session) OnDisconnect(fx *Effects, d *mqtt.Disconnect) {
 	fx.Close, fx.Reason, fx.Detail = true, d.Reason, "DISCONNECT from the client"
 }
 
+// serverOnly tells whether only a server may give r in a DISCONNECT (MQTT5
+// 3.14.2.1, table 3-10).
+func serverOnly(r mqtt.Reason) bool {
+	switch r {
+	case mqtt.NotAuthorized, mqtt.ServerBusy, mqtt.ServerShuttingDown, mqtt.KeepAliveTimeout, mqtt.SessionTakenOver,
+		mqtt.TopicFilterInvalid, mqtt.RetainNotSupported, mqtt.QoSNotSupported, mqtt.UseAnotherServer, mqtt.ServerMoved,
+		mqtt.SharedNotSupported, mqtt.ConnectionRateExceeded, mqtt.MaximumConnectTime, mqtt.SubIDNotSupported, mqtt.WildcardNotSupported:
+		return true
+	}
+	return false
+}
+
+var errServerReason = &mqtt.Error{Reason: mqtt.ProtocolError, Statement: "MQTT-3.14.2-1", Text: "DISCONNECT with a reason code that only a server sends"}
+
 var errExpiryRaised = &mqtt.Error{Reason: mqtt.ProtocolError, Text: "DISCONNECT sets a session expiry although CONNECT had none (MQTT5 3.14.2.2.2)"}
 
 // Departure says what is to be done after a client has gone.
@@ -157,13 +195,16 @@ type Departure struct {
 	Ends        bool          // the session ends with its connection
 	ExpireAfter time.Duration // when it ends otherwise; 0: never
 	Will        *Will         // to be published, at once if Ends or it has no delay
+	Orphans     []Orphan      // messages of share groups that the client has not got, for another member
 }
 
 // Detach ends the connection of the session. What is not acknowledged is sent
-// again at the next Attach.
+// again at the next Attach. If the session ends too, its record in the store is
+// the caller's to delete: share groups may have a claim on what is queued.
 func (s *Session) Detach(fx *Effects) Departure {
 	d := Departure{Ends: s.Durable == 0 || s.Expiry == 0, Will: s.will}
-	s.connected, s.will, s.aliases = false, nil, nil
+	d.Orphans = s.orphans()
+	s.connected, s.will, s.extra = false, nil, nil
 	s.dropAcks(fx)
 	head := s.next
 	if s.window.low < s.window.end {
@@ -171,9 +212,6 @@ func (s *Session) Detach(fx *Effects) Departure {
 	}
 	s.rewind(head, s.tail)
 	if d.Ends {
-		if s.Durable != 0 {
-			fx.Batch.Add(persist.Op{Kind: persist.OpDeleteSession, ID: s.Durable})
-		}
 		return d
 	}
 	fx.Batch.Add(persist.Op{Kind: persist.OpDetach, ID: s.Durable})
@@ -182,3 +220,7 @@ func (s *Session) Detach(fx *Effects) Departure {
 	}
 	return d
 }
+
+// Backlog tells which part of its queue a session without a connection has not
+// done: from low to before tail. What is below sent may have been sent before.
+func (s *Session) Backlog() (low, sent, tail uint64) { return s.next, s.sent, s.tail }

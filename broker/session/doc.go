@@ -21,6 +21,12 @@
 // session costs no memory for its messages, a resend after a reconnect reads
 // what the store has, and packet ids survive a crash without being written.
 //
+// Permissions are asked where a packet asks for something: PUBLISH, SUBSCRIBE
+// and the will; and at delivery only while Guarded, for the worker knows which
+// subscriptions are covered as a whole. What few connections need (topic
+// aliases, re-authentication, messages of share groups) is in extras, which
+// most sessions have not got.
+//
 // Invariants, checked by check:
 //
 //	window.low <= next <= have <= tail

@@ -25,9 +25,12 @@ type Effects struct {
 	Fetch   bool        // FetchRequest is set and to be passed to the store
 	Request persist.FetchRequest
 
-	Dropped Drops // messages that will not be delivered, by reason
+	Dropped Drops  // messages that will not be delivered, by reason
+	Denied  uint64 // PUBLISH packets from the client without permission, or with a topic that is not allowed
 	Sent    uint64
-	Waiting int // change in the number of acknowledgements that wait for the store
+
+	Orphans []Orphan // messages of share groups that the client left, appended; for another member
+	Waiting int      // change in the number of acknowledgements that wait for the store
 }
 
 // Drops counts messages that were not delivered, by reason.
@@ -37,11 +40,12 @@ type Drops struct {
 	QueueFull   uint64 // the session's queue is at its limit
 	TooLarge    uint64 // above the receiver's maximum packet size
 	Expired     uint64 // message expiry
+	Denied      uint64 // the receiver has no permission any more
 }
 
 // Sum is the number of all drops.
 func (d *Drops) Sum() uint64 {
-	return d.QoS0Blocked + d.QoS0Offline + d.QueueFull + d.TooLarge + d.Expired
+	return d.QoS0Blocked + d.QoS0Offline + d.QueueFull + d.TooLarge + d.Expired + d.Denied
 }
 
 // Add adds o to d.
@@ -51,4 +55,5 @@ func (d *Drops) Add(o *Drops) {
 	d.QueueFull += o.QueueFull
 	d.TooLarge += o.TooLarge
 	d.Expired += o.Expired
+	d.Denied += o.Denied
 }

@@ -2,24 +2,25 @@ package session
 
 import (
 	"sluice/broker/mqtt"
-	"sluice/broker/topic"
 	"sluice/persist"
 )
 
 // Errors of a PUBLISH that end the connection.
 var (
 	errReceiveMax   = &mqtt.Error{Reason: mqtt.ReceiveMaxExceeded, Statement: "MQTT-3.3.4-7", Text: "more QoS 1 and 2 messages under way than the receive maximum"}
-	errAlias        = &mqtt.Error{Reason: mqtt.TopicAliasInvalid, Statement: "MQTT-3.3.2-9", Text: "topic alias above the maximum"}
-	errAliasUnknown = &mqtt.Error{Reason: mqtt.ProtocolError, Statement: "MQTT5 3.3.2.3.4", Text: "topic alias that was never set"}
 	errSubIDInbound = &mqtt.Error{Reason: mqtt.ProtocolError, Statement: "MQTT-3.3.4-6", Text: "subscription identifier in a PUBLISH from a client"}
 )
 
 // OnPublish checks a PUBLISH from the client and resolves its alias. It tells
 // whether the message is to be routed; if so, and its QoS is above 0, the
-// caller follows up with Route.
+// caller follows up with Begin or Ack.
 func (s *Session) OnPublish(fx *Effects, p *mqtt.Publish) bool {
 	if len(p.SubIDs) > 0 {
 		s.Fail(fx, errSubIDInbound)
+		return false
+	}
+	if p.QoS > 0 && !s.takeQuota() {
+		s.Fail(fx, errReceiveMax)
 		return false
 	}
 	if p.TopicAlias != 0 || len(p.Topic) == 0 {
@@ -28,57 +29,51 @@ func (s *Session) OnPublish(fx *Effects, p *mqtt.Publish) bool {
 			return false
 		}
 	}
-	if err := topic.CheckName(p.Topic, s.limits.TopicLevelsMax); err != nil {
-		return s.deny(fx, p, mqtt.TopicNameInvalid, err.Error())
-	}
-	if p.Topic[0] == '$' && !s.mayPublish(p.Topic) {
-		return s.deny(fx, p, mqtt.NotAuthorized, "")
-	}
-	if p.QoS == 0 {
-		return true
-	}
 	if p.QoS == 2 {
 		if accepted, known := s.received[p.PacketID]; known {
 			s.again(fx, p.PacketID, accepted)
 			return false
 		}
 	}
-	if s.Version == mqtt.V5 && len(s.acks.list)+len(s.received) >= s.limits.ReceiveMax && !s.underQuota() {
-		s.Fail(fx, errReceiveMax)
-		return false
+	if err := checkName(p.Topic, s.limits); err != nil {
+		return s.deny(fx, p, mqtt.TopicNameInvalid, err.Error())
+	}
+	if (p.Topic[0] == '$' || s.Permit != nil) && !mayPublish(s.Permit, p.Topic) {
+		return s.deny(fx, p, mqtt.NotAuthorized, "PUBLISH without permission")
 	}
 	return true
 }
 
-// underQuota counts exactly what the receive maximum limits: PUBLISH packets
-// of QoS 1 and 2 without PUBACK or PUBCOMP (MQTT5 4.9).
-func (s *Session) underQuota() bool {
-	n := len(s.received)
-	for i := range s.acks.list {
-		switch a := &s.acks.list[i]; a.kind {
-		case mqtt.PUBACK, mqtt.PUBCOMP:
-			n++
-		}
+// takeQuota counts a PUBLISH of QoS 1 or 2 as the client does [MQTT-4.9.0-2]:
+// one less with each packet, whether new or sent again, and nothing of an
+// earlier connection. A client that keeps to the receive maximum is never
+// refused: we count an answer when it is written, it does when it comes.
+func (s *Session) takeQuota() bool {
+	if s.Version != mqtt.V5 {
+		return true
 	}
-	return n < s.limits.ReceiveMax
+	if s.quota == 0 {
+		return false
+	}
+	s.quota--
+	return true
 }
 
-// mayPublish: what Sluice itself tells under $SYS is read-only.
-func (s *Session) mayPublish(t []byte) bool {
-	return len(t) < 4 || string(t[:4]) != "$SYS" || len(t) > 4 && t[4] != '/'
-}
+// giveQuota counts a PUBACK, a PUBCOMP or a PUBREC that refuses (MQTT5 4.9).
+// A PUBCOMP for a packet of an earlier connection counts, too, up to the
+// receive maximum.
+func (s *Session) giveQuota() { s.quota = uint16(min(int(s.quota)+1, s.limits.ReceiveMax, 65535)) }
 
 // deny answers a PUBLISH that is not routed. In MQTT 5 the acknowledgement
 // carries the reason; before, there is none to carry, and the message is
 // acknowledged and dropped (MQTT3.1.1 3.3.5).
 func (s *Session) deny(fx *Effects, p *mqtt.Publish, r mqtt.Reason, detail string) bool {
-	if s.Version != mqtt.V5 {
-		if r == mqtt.TopicNameInvalid {
-			s.close(fx, r, detail)
-			return false
-		}
-		r = mqtt.Success
+	fx.Denied++
+	if s.Version != mqtt.V5 && r == mqtt.TopicNameInvalid || s.limits.DeniedDisconnects && r == mqtt.NotAuthorized {
+		s.close(fx, r, detail)
+		return false
 	}
+	r = s.ackReason(r)
 	switch p.QoS {
 	case 1:
 		s.answer(fx, mqtt.PUBACK, p.PacketID, r, nil)
@@ -163,24 +158,4 @@ func (s *Session) OnPubrel(fx *Effects, a *mqtt.Ack) {
 		r = mqtt.PacketIDNotFound
 	}
 	s.answer(fx, mqtt.PUBCOMP, a.PacketID, s.ackReason(r), nil)
-}
-
-// resolveAlias handles a topic alias from the client (MQTT5 3.3.2.3.4).
-func (s *Session) resolveAlias(p *mqtt.Publish) error {
-	if p.TopicAlias == 0 || int(p.TopicAlias) > s.limits.TopicAliasMax {
-		return errAlias
-	}
-	i := int(p.TopicAlias) - 1
-	if len(p.Topic) == 0 {
-		if i >= len(s.aliases) || s.aliases[i] == nil {
-			return errAliasUnknown
-		}
-		p.Topic = s.aliases[i]
-		return nil
-	}
-	for len(s.aliases) <= i {
-		s.aliases = append(s.aliases, nil)
-	}
-	s.aliases[i] = append([]byte(nil), p.Topic...)
-	return nil
 }

@@ -17,6 +17,7 @@ type Delivery struct {
 	Expires               int64
 	QoS                   mqtt.QoS // effective
 	Retain                bool     // flag to send
+	Shared                bool     // by a shared subscription
 }
 
 func (d *Delivery) message() *mqtt.Message {
@@ -43,6 +44,9 @@ func (s *Session) Deliver(fx *Effects, d *Delivery, now mono.Time) {
 	if s.ready(fx) && len(s.queue) == 0 {
 		d.Seq, s.tail = s.tail, s.tail+1
 		s.have = s.tail
+		if d.QoS == 1 {
+			s.adopt(d)
+		}
 		s.send(fx, d, now)
 		return
 	}
@@ -50,6 +54,8 @@ func (s *Session) Deliver(fx *Effects, d *Delivery, now mono.Time) {
 		fx.Dropped.QueueFull++
 		return
 	}
+	d.Seq = s.tail
+	s.adopt(d)
 	e := persist.Entry{Seq: s.tail, Msg: d.message(), QoS: d.QoS, Retain: d.Retain}
 	if len(d.SubIDs) > 0 {
 		e.SubIDs = append([]uint32(nil), d.SubIDs...)
@@ -125,6 +131,7 @@ func (s *Session) send(fx *Effects, d *Delivery, now mono.Time) {
 	f := flightPuback
 	if d.QoS == 2 {
 		f = flightPubrec
+		s.disown(d.Seq) // [MQTT-4.8.2-5]
 	}
 	s.window.put(d.Seq, f)
 	s.next = d.Seq + 1
@@ -134,6 +141,7 @@ func (s *Session) send(fx *Effects, d *Delivery, now mono.Time) {
 // skip drops a message whose turn it is.
 func (s *Session) skip(fx *Effects, seq uint64) {
 	s.next = seq + 1
+	s.disown(seq)
 	if s.Durable != 0 {
 		fx.Batch.Dequeue(s.Durable, seq)
 	}
@@ -142,6 +150,10 @@ func (s *Session) skip(fx *Effects, seq uint64) {
 // append encodes a PUBLISH for the client. It tells whether it did: a message
 // may have expired, or be larger than the client takes [MQTT-3.1.2-24].
 func (s *Session) append(fx *Effects, d *Delivery, id uint16, dup bool, now mono.Time) bool {
+	if s.Guarded && !s.MayReceive(d.Topic) {
+		fx.Dropped.Denied++
+		return false
+	}
 	p := mqtt.Publish{
 		Topic: d.Topic, Props: d.Props, Payload: d.Payload,
 		PacketID: id, QoS: d.QoS, Dup: dup, Retain: d.Retain, SubIDs: d.SubIDs,
@@ -158,11 +170,25 @@ func (s *Session) append(fx *Effects, d *Delivery, id uint16, dup bool, now mono
 		// Rounded up: a message that is still valid never says 0 seconds (MQTT5 3.3.2.3.3).
 		p.HasMessageExpiry, p.ExpirySeconds = true, uint32((left+time.Second-1)/time.Second)
 	}
-	if (s.packetMax != 0 || len(d.Payload) > hugeBytes) && mqtt.PublishSize(&p, s.Version) > s.packetLimit() {
-		fx.Dropped.TooLarge++
-		return false
+	known := false
+	if s.aliasOutMax != 0 {
+		if p.TopicAlias, known = s.chooseAlias(d.Topic); known {
+			p.Topic = nil
+		}
+	}
+	if s.packetMax != 0 || len(d.Payload) > hugeBytes {
+		if p.TopicAlias != 0 && !known && mqtt.PublishSize(&p, s.Version) > s.packetLimit() {
+			p.TopicAlias = 0
+		}
+		if mqtt.PublishSize(&p, s.Version) > s.packetLimit() {
+			fx.Dropped.TooLarge++
+			return false
+		}
 	}
 	fx.Send = mqtt.AppendPublish(fx.Send, &p, s.Version)
+	if p.TopicAlias != 0 && !known {
+		s.extra.aliasesOut.set(p.TopicAlias, d.Topic)
+	}
 	fx.Sent++
 	return true
 }
@@ -226,7 +252,7 @@ func (s *Session) Fetched(fx *Effects, f *persist.Fetched, now mono.Time) {
 	}
 	s.fetching = false
 	if f.Err != nil {
-		s.close(fx, mqtt.UnspecifiedError, "the store cannot be read: "+f.Err.Error())
+		s.closeSaying(fx, mqtt.UnspecifiedError, "the store cannot be read: "+f.Err.Error(), "the store cannot be read")
 		return
 	}
 	for i := range f.Entries {
@@ -263,13 +289,15 @@ func (s *Session) release(fx *Effects, seq uint64) {
 // done ends the flight of a sequence number.
 func (s *Session) done(fx *Effects, seq uint64) {
 	s.window.set(seq, flightDone)
+	s.disown(seq)
 	if s.Durable != 0 {
 		fx.Batch.Dequeue(s.Durable, seq)
 	}
 }
 
 // OnPuback ends a QoS 1 exchange to the client. A reason code of 0x80 and above
-// ends it just the same: the message is not sent again (MQTT5 4.4).
+// ends it just the same: the message is not sent again (MQTT5 4.4), to nobody
+// else of a share group either [MQTT-4.8.2-6].
 func (s *Session) OnPuback(fx *Effects, a *mqtt.Ack, now mono.Time) {
 	if seq, f := s.window.find(a.PacketID); f == flightPuback {
 		s.done(fx, seq)

@@ -3,6 +3,7 @@ package session
 import (
 	"time"
 
+	"sluice/broker/auth"
 	"sluice/broker/mqtt"
 	"sluice/persist"
 	"sluice/platform/mono"
@@ -12,6 +13,7 @@ import (
 // shared by all sessions and never changed.
 type Limits struct {
 	PacketBytesMax      int           // of a packet from a client, fixed header included
+	TopicBytesMax       int           // of topic names and filters; 0: as MQTT has it, 65535
 	TopicLevelsMax      int           // of topic names and filters
 	ClientIDBytesMax    int           // of a client id
 	SubscriptionsMax    int           // per session
@@ -22,14 +24,19 @@ type Limits struct {
 	SessionExpiryMax    time.Duration // how long a session may outlive its connection; 0: as long as the client asks
 	KeepAliveMax        time.Duration // longer ones, and 0, are lowered to it for MQTT 5 clients (server keep alive); 0: no cap
 	TopicAliasMax       int           // aliases a client may use
+	AliasBytesMax       int           // bytes of the topics that one connection's aliases stand for; 0: no limit
+	TopicAliasOutMax    int           // aliases that we use towards a client that allows so many; 0: none
 	RetainedMessagesMax int
 	RetainedBytesMax    int
+	DeniedDisconnects   bool   // a PUBLISH without permission ends the connection
+	ResponseInfo        string // for clients that ask for response information (MQTT5 3.2.2.3.15); "": none
 }
 
 // DefaultLimits are the limits of a broker that is not told otherwise.
 func DefaultLimits() Limits {
 	return Limits{
 		PacketBytesMax:      1 << 20,
+		TopicBytesMax:       4096,
 		TopicLevelsMax:      128,
 		ClientIDBytesMax:    256,
 		SubscriptionsMax:    1000,
@@ -38,6 +45,8 @@ func DefaultLimits() Limits {
 		QueueMessagesMax:    100_000,
 		QueueBytesMax:       64 << 20,
 		TopicAliasMax:       32,
+		AliasBytesMax:       16 << 10,
+		TopicAliasOutMax:    16,
 		RetainedMessagesMax: 100_000,
 		RetainedBytesMax:    64 << 20,
 	}
@@ -60,20 +69,26 @@ type Session struct {
 	limits   *Limits
 
 	// Set by each CONNECT.
-	Username   string
-	Expiry     uint32 // seconds it outlives the connection; persist.NoExpiry: for ever
-	Version    mqtt.Version
-	Internal   bool // the peer is part of Sluice itself (a bridge)
-	connected  bool
-	noProblem  bool // the client asked for no reason strings (MQTT5 3.1.2.11.7)
-	Epoch      uint32
-	receiveMax uint16 // of the client
-	packetMax  uint32 // of the client; 0: none
-	KeepAlive  time.Duration
-	will       *Will
-	aliases    [][]byte // topic of alias i+1, as the client set it
-	acks       acks
-	received   map[uint16]bool // QoS 2 packet ids received: true once accepted (PUBREC may be sent)
+	Username    string // who the client proved to be, or said, if nobody asked
+	Permit      *auth.Permit
+	KeepAlive   time.Duration
+	Expiry      uint32 // seconds it outlives the connection; persist.NoExpiry: for ever
+	Epoch       uint32
+	packetMax   uint32 // of the client; 0: none
+	receiveMax  uint16 // of the client
+	quota       uint16 // PUBLISH packets of QoS 1 and 2 that it may send now (MQTT5 4.9); before MQTT 5 not used
+	aliasOutMax uint16 // aliases we may use
+	Version     mqtt.Version
+	Internal    bool // the peer is part of Sluice itself (a bridge)
+	Guarded     bool // not all it subscribed to may be received: each message is checked. Set by the worker
+	connected   bool
+	bridge      bool // the client is another broker's bridge (mqtt.Connect.Bridge)
+	noProblem   bool // the client asked for no reason strings (MQTT5 3.1.2.11.7)
+	aliasing    bool // a topic worth an alias has been sent
+	will        *Will
+	acks        acks
+	received    map[uint16]bool // QoS 2 packet ids received: true once accepted (PUBREC may be sent)
+	extra       *extras         // nil: the connection uses nothing of it
 
 	// Outbound.
 	window   window
@@ -85,7 +100,25 @@ type Session struct {
 	queue    []persist.Entry
 	queued   int // bytes in queue
 
-	subs []Subscription
+	subs subscriptions
+}
+
+// extras is what few connections use. It goes with the connection.
+type extras struct {
+	aliasesIn  [][]byte // topic of alias i+1, as the client set it
+	aliasBytes int      // memory of those topics
+	aliasesOut *aliasesOut
+	authMethod string              // of enhanced authentication
+	exchange   Exchange            // re-authentication under way
+	shared     map[uint64]orphaned // by sequence number; sessions without a store only
+	sharedSize int                 // bytes of those messages
+}
+
+func (s *Session) extras() *extras {
+	if s.extra == nil {
+		s.extra = new(extras)
+	}
+	return s.extra
 }
 
 // New makes a session that no client is connected to. durable is its id in the
@@ -115,7 +148,7 @@ func (s *Session) Restore(im *persist.SessionImage) {
 		s.receive(id, true)
 	}
 	for _, sub := range im.Subscriptions {
-		s.subs = append(s.subs, Subscription(sub))
+		s.subs.add(Subscription(sub))
 	}
 }
 
@@ -125,34 +158,16 @@ func (s *Session) Connected() bool { return s.connected }
 // Pending tells how many acknowledgements wait for the store.
 func (s *Session) Pending() int { return len(s.acks.list) }
 
-// close asks for the end of the connection, and tells an MQTT 5 client why.
-func (s *Session) close(fx *Effects, r mqtt.Reason, detail string) {
-	if fx.Close {
-		return
-	}
-	fx.Close, fx.Reason, fx.Detail = true, r, detail
-	if s.Version == mqtt.V5 && s.connected {
-		d := mqtt.Disconnect{Reason: r}
-		fx.Send = mqtt.AppendDisconnect(fx.Send, &d, s.Version)
-	}
-}
-
-// Fail closes the connection for a packet that could not be decoded or is not
-// allowed.
-func (s *Session) Fail(fx *Effects, err error) {
-	r := mqtt.MalformedPacket
-	if e, ok := err.(*mqtt.Error); ok {
-		r = e.Reason
-	}
-	s.close(fx, r, err.Error())
-}
-
 // Kick closes the connection from the server's side: takeover, shutdown,
 // keepalive, an administrator.
 func (s *Session) Kick(fx *Effects, r mqtt.Reason, detail string) { s.close(fx, r, detail) }
 
 // OnPingreq answers a PINGREQ.
-func (s *Session) OnPingreq(fx *Effects) { fx.Send = mqtt.AppendPingresp(fx.Send) }
+func (s *Session) OnPingreq(fx *Effects) {
+	at := len(fx.Send)
+	fx.Send = mqtt.AppendPingresp(fx.Send)
+	s.mustFit(fx, at)
+}
 
 // Expires tells when a message that is valid for so many seconds from now expires.
 func Expires(now mono.Time, seconds uint32) int64 {

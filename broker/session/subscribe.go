@@ -1,8 +1,7 @@
 package session
 
 import (
-	"slices"
-
+	"sluice/broker/auth"
 	"sluice/broker/mqtt"
 	"sluice/broker/topic"
 	"sluice/persist"
@@ -19,7 +18,7 @@ type Grant struct {
 }
 
 // Subscriptions gives the session's subscriptions; not to be changed.
-func (s *Session) Subscriptions() []Subscription { return s.subs }
+func (s *Session) Subscriptions() []Subscription { return s.subs.list }
 
 // filtersMax is how many filters one packet may have however few subscriptions
 // are allowed: the rest of those is refused one by one.
@@ -29,16 +28,29 @@ const filtersMax = 1000
 // session, so a packet full of them would hold up the worker.
 var errTooManyFilters = &mqtt.Error{Reason: mqtt.QuotaExceeded, Text: "more filters in one packet than limits.subscriptions_max, and than 1000"}
 
+// checkFilters judges how many filters a SUBSCRIBE or UNSUBSCRIBE has. One
+// whose answer the client would not take is not carried out at all: SUBACK and
+// UNSUBACK cannot be split [MQTT-3.8.4-6].
+func (s *Session) checkFilters(n int) error {
+	if n > max(s.limits.SubscriptionsMax, filtersMax) {
+		return errTooManyFilters
+	}
+	if s.packetMax != 0 && !s.fits(mqtt.SubackSize(n)) {
+		return errAnswerTooLarge
+	}
+	return nil
+}
+
 // OnSubscribe takes a SUBSCRIBE, and appends to grants what came of it. The
 // SUBACK of a durable session waits until its subscriptions are durable: a
 // client that has it need not subscribe again after a crash.
 func (s *Session) OnSubscribe(fx *Effects, p *mqtt.Subscribe, grants []Grant) []Grant {
-	if len(p.Filters) > max(s.limits.SubscriptionsMax, filtersMax) {
-		s.Fail(fx, errTooManyFilters)
+	if err := s.checkFilters(len(p.Filters)); err != nil {
+		s.Fail(fx, err)
 		return grants
 	}
 	codes := make([]byte, 0, len(p.Filters))
-	s.subs = slices.Grow(s.subs, min(len(p.Filters), max(0, s.limits.SubscriptionsMax-len(s.subs)))) // grants point into it
+	s.subs.grow(min(len(p.Filters), max(0, s.limits.SubscriptionsMax-len(s.subs.list)))) // grants point into it
 	if s.Durable != 0 {
 		fx.Batch.Begin(s.wait(fx, mqtt.SUBACK, p.PacketID, nil))
 		fx.Batch.Urgent = true
@@ -76,37 +88,36 @@ func (s *Session) subCode(r mqtt.Reason) byte {
 }
 
 func (s *Session) subscribe(f *mqtt.SubscribeFilter, id uint32) (sub *Subscription, isNew bool, r mqtt.Reason) {
-	if topic.CheckFilter(f.Filter, s.limits.TopicLevelsMax) != nil {
+	if checkFilter(f.Filter, s.limits) != nil {
 		return nil, false, mqtt.TopicFilterInvalid
 	}
-	n := Subscription{ID: id, QoS: f.QoS, NoLocal: f.NoLocal, RetainAsPublished: f.RetainAsPublished, RetainHandling: f.RetainHandling}
-	if i := s.find(f.Filter); i >= 0 {
-		n.Filter = s.subs[i].Filter
-		s.subs[i] = n
-		return &s.subs[i], false, mqtt.Success
+	if !s.Permit.Can(auth.Subscribe, f.Filter) {
+		return nil, false, mqtt.NotAuthorized
 	}
-	if len(s.subs) >= s.limits.SubscriptionsMax {
+	n := Subscription{ID: id, QoS: f.QoS, NoLocal: f.NoLocal, RetainAsPublished: f.RetainAsPublished, RetainHandling: f.RetainHandling}
+	if s.bridge {
+		// A bridge must not get back what it brought, and passes on whether a
+		// message was retained. Before MQTT 5 the bit in CONNECT is the only way
+		// to ask for it. A share group knows no publishers [MQTT-3.8.3-4].
+		n.NoLocal, n.RetainAsPublished = !isShared(f.Filter), true
+	}
+	if i := s.subs.find(f.Filter); i >= 0 {
+		n.Filter = s.subs.list[i].Filter
+		s.subs.list[i] = n
+		return &s.subs.list[i], false, mqtt.Success
+	}
+	if len(s.subs.list) >= s.limits.SubscriptionsMax {
 		return nil, false, mqtt.QuotaExceeded
 	}
 	n.Filter = string(f.Filter)
-	s.subs = append(s.subs, n)
-	return &s.subs[len(s.subs)-1], true, mqtt.Success
-}
-
-func (s *Session) find(filter []byte) int {
-	for i := range s.subs {
-		if s.subs[i].Filter == string(filter) {
-			return i
-		}
-	}
-	return -1
+	return s.subs.add(n), true, mqtt.Success
 }
 
 // OnUnsubscribe takes an UNSUBSCRIBE, and appends to gone the filters that are
 // to leave the index.
 func (s *Session) OnUnsubscribe(fx *Effects, p *mqtt.Unsubscribe, gone []string) []string {
-	if len(p.Filters) > max(s.limits.SubscriptionsMax, filtersMax) {
-		s.Fail(fx, errTooManyFilters)
+	if err := s.checkFilters(len(p.Filters)); err != nil {
+		s.Fail(fx, err)
 		return gone
 	}
 	var codes []byte
@@ -119,11 +130,12 @@ func (s *Session) OnUnsubscribe(fx *Effects, p *mqtt.Unsubscribe, gone []string)
 	}
 	for _, f := range p.Filters {
 		r := mqtt.NoSubscriptionExisted
-		if i := s.find(f); i >= 0 {
+		if i := s.subs.find(f); i >= 0 {
 			r = mqtt.Success
-			filter := s.subs[i].Filter
+			filter := s.subs.list[i].Filter
 			gone = append(gone, filter)
-			s.subs = slices.Delete(s.subs, i, i+1)
+			s.subs.remove(i)
+			s.leave(fx, filter)
 			if s.Durable != 0 {
 				fx.Batch.Add(persist.Op{Kind: persist.OpDeleteSubscription, ID: s.Durable, Sub: &persist.Subscription{Filter: filter}})
 			}
@@ -143,12 +155,14 @@ func (s *Session) OnUnsubscribe(fx *Effects, p *mqtt.Unsubscribe, gone []string)
 
 // DropSubscriptions removes all subscriptions and gives their filters.
 func (s *Session) DropSubscriptions(fx *Effects) (filters []string) {
-	for i := range s.subs {
-		filters = append(filters, s.subs[i].Filter)
+	for i := range s.subs.list {
+		filter := s.subs.list[i].Filter
+		filters = append(filters, filter)
+		s.leave(fx, filter)
 		if s.Durable != 0 {
-			fx.Batch.Add(persist.Op{Kind: persist.OpDeleteSubscription, ID: s.Durable, Sub: &persist.Subscription{Filter: s.subs[i].Filter}})
+			fx.Batch.Add(persist.Op{Kind: persist.OpDeleteSubscription, ID: s.Durable, Sub: &persist.Subscription{Filter: filter}})
 		}
 	}
-	s.subs = nil
+	s.subs = subscriptions{}
 	return filters
 }

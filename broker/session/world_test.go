@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/broker/auth"
 	"sluice/broker/mqtt"
 	"sluice/persist"
 	"sluice/platform/mono"
@@ -23,6 +24,8 @@ type world struct {
 	batch   persist.Batch
 	blocked bool
 	durable uint64 // the last id given to a session by the store
+	permit  *auth.Permit
+	guarded bool
 	version mqtt.Version
 	out     []string
 }
@@ -49,6 +52,9 @@ func (w *world) play(event string) (effects []string, err error) {
 	w.out = nil
 	words := strings.Fields(event)
 	a := parseArgs(words[1:])
+	if needs := words[0]; w.s == nil && needs != "limits" && needs != "wait" && needs != "connect" && needs != "restore" && needs != "allow" && needs != "blocked" {
+		fail("there is no session")
+	}
 	switch words[0] {
 	case "limits":
 		w.setLimits(a)
@@ -72,6 +78,8 @@ func (w *world) play(event string) (effects []string, err error) {
 		if !w.blocked {
 			w.do(func() { w.s.Resume(&w.fx, w.now) })
 		}
+	case "allow":
+		w.allow(a)
 	case "kick":
 		w.do(func() { w.s.Kick(&w.fx, reason(words[1]), "kicked") })
 	case "lost":
@@ -109,6 +117,7 @@ func (w *world) end() {
 		w.say("fetch queue=%d from=%d max=%d", r.Session, r.From, r.MaxMessages)
 	}
 	w.sayDrops()
+	w.sayOrphans(w.fx.Orphans)
 	w.s.Check()
 	if w.fx.Waiting != w.s.Pending() {
 		panic(fmt.Sprintf("BUG: %d acknowledgements wait by the effects, %d in the session", w.fx.Waiting, w.s.Pending()))
@@ -128,6 +137,7 @@ func (w *world) detach() {
 	default:
 		w.say("session stays for %v", d.ExpireAfter)
 	}
+	w.sayOrphans(d.Orphans)
 	if d.Will != nil {
 		m := d.Will.Message(w.now)
 		w.say("will%s%s", after(d.Will.Delay), w.message(m))
@@ -149,7 +159,7 @@ func (w *world) setLimits(a *args) {
 	for name, field := range map[string]*int{
 		"packet": &l.PacketBytesMax, "levels": &l.TopicLevelsMax, "clientid": &l.ClientIDBytesMax, "subs": &l.SubscriptionsMax,
 		"inflight": &l.InflightMax, "receive": &l.ReceiveMax, "queue": &l.QueueMessagesMax, "queuebytes": &l.QueueBytesMax,
-		"aliases": &l.TopicAliasMax,
+		"aliases": &l.TopicAliasMax, "topicbytes": &l.TopicBytesMax, "aliasbytes": &l.AliasBytesMax, "aliasesout": &l.TopicAliasOutMax,
 	} {
 		if a.has(name) {
 			*field = a.number(name)
@@ -158,6 +168,7 @@ func (w *world) setLimits(a *args) {
 	if a.has("expiry") {
 		l.SessionExpiryMax = duration(a.text("expiry"))
 	}
+	l.DeniedDisconnects, l.ResponseInfo = a.flag("deniedcloses"), a.text("responseinfo")
 	if a.has("keepalive") {
 		l.KeepAliveMax = duration(a.text("keepalive"))
 	}
@@ -174,8 +185,16 @@ func (w *world) connect(a *args) {
 		p.HasSessionExpiry, p.SessionExpirySeconds = true, a.seconds("expiry")
 	}
 	p.ReceiveMax, p.MaxPacketBytes, p.NoProblemInfo = uint16(a.number("rmax")), a.unsigned("maxpacket"), a.flag("noproblem")
+	p.TopicAliasMax, p.RequestResponseInfo = uint16(a.number("aliasmax")), a.flag("askresponse")
+	ad := Admission{Permit: w.permit, AuthMethod: a.text("auth")}
 	if a.has("auth") {
 		p.AuthMethod = a.bytes("auth")
+		if !a.flag("noword") {
+			ad.AuthData = []byte("last word")
+		}
+	}
+	if a.has("identity") {
+		ad.Identity = &auth.Identity{User: a.text("identity")}
 	}
 	if a.has("will") {
 		topic, payload, _ := strings.Cut(a.text("will"), ":")
@@ -201,14 +220,19 @@ func (w *world) connect(a *args) {
 		w.say("refused %s: %s", r, why)
 		return
 	}
+	if r, why := CheckWill(&got, w.permit, internal, &w.limits); r != mqtt.Success {
+		w.say("refused %s: %s", r, why)
+		return
+	}
 	assigned := len(got.ClientID) == 0
 	if assigned {
 		got.ClientID = []byte("assigned")
 	}
-	w.attach(&got, assigned, internal)
+	ad.Assigned = assigned
+	w.attach(&got, &ad, internal)
 }
 
-func (w *world) attach(c *mqtt.Connect, assigned, internal bool) {
+func (w *world) attach(c *mqtt.Connect, ad *Admission, internal bool) {
 	if w.s != nil && w.s.Connected() {
 		w.do(func() { w.s.Kick(&w.fx, mqtt.SessionTakenOver, "taken over") })
 	}
@@ -227,9 +251,9 @@ func (w *world) attach(c *mqtt.Connect, assigned, internal bool) {
 		}
 		w.s = New(7, string(c.ClientID), number, &w.limits)
 	}
-	w.s.Internal = internal
+	w.s.Internal, w.s.Guarded = internal, w.guarded
 	w.version = c.Version
-	w.do(func() { w.s.Attach(&w.fx, c, &Admission{Assigned: assigned}, present, w.now) })
+	w.do(func() { w.s.Attach(&w.fx, c, ad, present, w.now) })
 	if w.s != nil && w.s.KeepAlive != time.Duration(c.KeepAliveSeconds)*time.Second {
 		w.say("keepalive %v", w.s.KeepAlive)
 	}
@@ -257,7 +281,7 @@ func (w *world) restore(a *args) {
 func (w *world) deliver(a *args) {
 	d := Delivery{
 		Topic: a.bytes("topic"), Payload: a.bytes("payload"), QoS: mqtt.QoS(a.number("qos")),
-		Seq: uint64(a.number("seq")), Retain: a.flag("retain"), SubIDs: a.numbers("subids"),
+		Seq: uint64(a.number("seq")), Retain: a.flag("retain"), Shared: a.flag("shared"), SubIDs: a.numbers("subids"),
 	}
 	if a.has("size") {
 		d.Payload = []byte(strings.Repeat("x", a.number("size")))
@@ -329,4 +353,23 @@ func (w *world) accepted(what string, a *args) {
 		err = errFullDisk
 	}
 	w.do(func() { w.s.Accepted(&w.fx, t, err) })
+}
+
+// allow plays rules that are loaded: for who is connected and who comes.
+func (w *world) allow(a *args) {
+	var acl strings.Builder
+	for _, what := range []string{"read", "write", "subscribe"} {
+		for _, filter := range a.list(what) {
+			fmt.Fprintf(&acl, "pattern %s %s\n", what, filter)
+		}
+	}
+	rules, err := auth.New(&auth.Sources{ACL: &auth.File{Name: "acl", Data: []byte(acl.String())}})
+	if err != nil {
+		fail("acl: %v", err)
+	}
+	w.permit, w.guarded = rules.Permit(&auth.Identity{User: "joe"}, "a"), a.flag("guarded")
+	if w.s != nil {
+		w.s.SetPermit(w.permit)
+		w.s.Guarded = w.guarded
+	}
 }

@@ -135,7 +135,7 @@ func (b *book) qosRange(p *pub, d *device, retained bool) (low, high mqtt.QoS, a
 }
 
 // copies is how often p may arrive as a new message, if it was routed n times.
-func (b *book) copies(p *pub, n int) int {
+func (b *book) copies(p *pub, n, others int) int {
 	shared, retained := 0, 0
 	for _, g := range b.grants {
 		if !matches(g.filter, p.topic) {
@@ -146,6 +146,11 @@ func (b *book) copies(p *pub, n int) int {
 		} else if p.retain {
 			retained++
 		}
+	}
+	if shared > 0 {
+		// What another member has not acknowledged comes on top, and of a
+		// member of several groups it is not known by which it came.
+		shared += others
 	}
 	return n*(1+shared) + retained
 }

@@ -180,7 +180,7 @@ func (l *link) judgeCount(m *mqtt.Publish, p *pub) {
 	r := s.receipt(p)
 	r.arrivals[m.QoS]++
 	routed := p.routed(l.d.w, m.QoS, l.durable)
-	n, limit := r.arrivals[m.QoS], s.copies(p, routed)
+	n, limit := r.arrivals[m.QoS], s.copies(p, routed, l.d.w.sharers(p))
 	switch m.QoS {
 	case 2:
 		if n > limit {
@@ -278,6 +278,19 @@ func (l *link) onSuback(a *mqtt.Suback) {
 		g.acked = stamp
 	}
 	if l.durable && !l.endsSession {
-		d.exp, d.kept, d.zombie = surely, true, false
+		// An UNSUBACK may come because its subscription was never written.
+		d.exp, d.kept, d.zombie = surely, d.kept || a.Type == mqtt.SUBACK, false
 	}
+}
+
+// sharers counts the subscriptions to share groups that match p, of all devices.
+func (w *World) sharers(p *pub) (n int) {
+	for _, d := range w.devices {
+		for _, g := range d.book.grants {
+			if g.shared && matches(g.filter, p.topic) {
+				n++
+			}
+		}
+	}
+	return n
 }

@@ -43,7 +43,7 @@ func FuzzFilter(f *testing.F) {
 			if s.Subscriber == 2 {
 				got = true
 			}
-			if s.Shared != (shared && s.Subscriber == 2) {
+			if s.Shared() != (shared && s.Subscriber == 2) {
 				t.Fatalf("shared: %+v", s)
 			}
 		}

@@ -29,7 +29,9 @@ func (x *Index) Len() int { return int(x.count.Load()) }
 // without its $share and group is another subscription. The filter is not kept.
 func (x *Index) Subscribe(filter string, s Subscription) (existed bool) {
 	group, rest, shared := SplitShare(filter)
-	s.Shared = shared
+	if s.Marks &^= Shared; shared {
+		s.Marks |= Shared
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	defer x.forget()

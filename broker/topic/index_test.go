@@ -26,7 +26,7 @@ func modelRun(t *testing.T, w world, seed uint64, steps int) (all []Subscription
 		if len(filters) > 0 && r.IntN(2) == 0 {
 			f = filters[r.IntN(len(filters))]
 		}
-		s := Subscription{Subscriber: uint64(r.IntN(w.subscribers)), ID: uint32(r.IntN(3)), QoS: uint8(r.IntN(3)), Shared: r.IntN(2) == 0}
+		s := Subscription{Subscriber: uint64(r.IntN(w.subscribers)), ID: uint32(r.IntN(3)), QoS: uint8(r.IntN(3)), Marks: Marks(r.IntN(2))}
 		if r.IntN(4) != 0 == growing {
 			filters = append(filters, f)
 			if got, want := x.Subscribe(f, s), naive.subscribe(f, s); got != want {
@@ -129,7 +129,7 @@ func TestSharedTakesTurns(t *testing.T) {
 		var h Hits
 		for range 3 * members {
 			x.Match([]byte("a/b"), &h)
-			if len(h.Subs) != 1 || !h.Subs[0].Shared || h.Subs[0].QoS != 2 || h.Overlap {
+			if len(h.Subs) != 1 || !h.Subs[0].Shared() || h.Subs[0].QoS != 2 || h.Overlap {
 				t.Fatalf("%d members: hits %v, overlap %v", members, h.Subs, h.Overlap)
 			}
 			count[h.Subs[0].Subscriber]++

@@ -8,7 +8,7 @@ package topic
 // allocate. One goroutine uses it at a time.
 type Hits struct {
 	// Subs are the subscriptions, valid until the next Match with these Hits.
-	// Of each share group there is one, with Shared set.
+	// Of each share group there is one, marked Shared.
 	Subs []Subscription
 
 	// Overlap tells that more than one filter or share group contributed: the

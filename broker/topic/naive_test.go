@@ -39,7 +39,8 @@ func (x naiveIndex) subscribe(filter string, s Subscription) (existed bool) {
 	if x[filter] == nil {
 		x[filter] = map[uint64]Subscription{}
 	}
-	_, s.Shared = shareName(filter)
+	_, shared := shareName(filter)
+	s.Marks = marks(shared)
 	_, existed = x[filter][s.Subscriber]
 	x[filter][s.Subscriber] = s
 	return existed
@@ -86,7 +87,7 @@ func (x naiveIndex) compare(t *testing.T, topic string, h *Hits) {
 	}
 	var got, gotShared []Subscription
 	for _, s := range h.Subs {
-		if s.Shared {
+		if s.Shared() {
 			gotShared = append(gotShared, s)
 		} else {
 			got = append(got, s)
@@ -189,4 +190,11 @@ var worlds = map[string]world{
 	"crowd":  {[]string{"a", "b"}, 1, 400, []string{"g"}},
 	"deep":   {[]string{"a", ""}, 12, 5, nil},
 	"longer": {append(numbered("a-level-longer-than-a-node-can-inline-", 40), "a", ""), 3, 10, nil},
+}
+
+func marks(shared bool) Marks {
+	if shared {
+		return Shared
+	}
+	return 0
 }

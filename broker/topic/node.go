@@ -80,7 +80,7 @@ func (b *bulk) special(level []byte) *atomic.Pointer[node] {
 	return nil
 }
 
-// get returns the child for a level of a filter, or nil. Writer only.
+// get returns the child for a level of a filter, or nil.
 func (n *node) get(level []byte) *node {
 	b := n.bulk.Load()
 	if b == nil {

@@ -18,7 +18,7 @@ func told(subscriber uint64) Subscription {
 
 func (s Subscription) whole() bool {
 	want := told(s.Subscriber)
-	want.Shared = s.Shared
+	want.Marks = s.Marks
 	return s == want
 }
 
@@ -127,7 +127,7 @@ func checkHits(t *testing.T, topic string, h *Hits, want []uint64) {
 		if seen[s.Subscriber] > 1 && !h.Overlap {
 			t.Errorf("%s: %d is there twice without overlap", topic, s.Subscriber)
 		}
-		shared = shared || s.Shared
+		shared = shared || s.Shared()
 	}
 	if topic == "group" { // somebody of the group, not necessarily the steady member
 		if !shared {

@@ -9,8 +9,8 @@ import (
 // DESIGN. A shared subscription "$share/group/filter" (MQTT5 4.8.2) is kept
 // at the node of its filter, with the groups there. Of each group a Match
 // hits one member: the members take turns, by a counter that all readers
-// advance. Which member is online is not known here yet; when it is, by a flag
-// of the Subscription set through Subscribe, pick will pass over the others.
+// advance. Members marked Away are passed over while a look at some others
+// finds one that is there; a message waits for one of them only if not.
 //
 // The list of groups at a node is copied when a group comes or goes, not when
 // a member does: a filter has few groups, each for another kind of consumer.
@@ -28,8 +28,18 @@ func (g *group) pick() (Subscription, bool) {
 	if r == nil {
 		return Subscription{}, false
 	}
-	return r.at(g.turn.Add(1) - 1), true
+	s := r.at(g.turn.Add(1) - 1)
+	for i := 0; i < awayTries && s.Marks&Away != 0; i++ {
+		if other := r.at(g.turn.Add(1) - 1); other.Marks&Away == 0 {
+			return other, true
+		}
+	}
+	return s, true
 }
+
+// awayTries is how many members are looked at in the place of one that is away:
+// all of any group that people make, and a bound for those they do not.
+const awayTries = 32
 
 // groups returns the groups of the node and where name is or would be among
 // them.
@@ -84,4 +94,26 @@ func (n *node) removeShared(name string, subscriber uint64) (existed bool) {
 	}
 	n.shrink()
 	return true
+}
+
+// Pick gives the member of a share group whose turn it is, as a Match would;
+// false if the group has none. The filter is that of a shared subscription.
+func (x *Index) Pick(filter string) (Subscription, bool) {
+	name, rest, _ := SplitShare(filter)
+	n := &x.root
+	for level, left, more := []byte(nil), []byte(rest), true; more; {
+		level, left, more = cutLevel(left)
+		if n = n.get(level); n == nil {
+			return Subscription{}, false
+		}
+	}
+	b := n.bulk.Load()
+	if b == nil {
+		return Subscription{}, false
+	}
+	all, i, found := b.groups(name)
+	if !found {
+		return Subscription{}, false
+	}
+	return all[i].pick()
 }

@@ -105,7 +105,7 @@ func (s *stage) check(t *testing.T, topic string, h *Hits) {
 			t.Fatalf("topic %q: %d is there twice without overlap: %v", topic, sub.Subscriber, h.Subs)
 		}
 		seen[sub.Subscriber] = true
-		if sub.Shared {
+		if sub.Shared() {
 			groups--
 			continue
 		}

@@ -9,5 +9,23 @@ type Subscription struct {
 	QoS         uint8  // maximum QoS granted: 0, 1, 2
 	NoLocal     bool   // MQTT5 3.8.3.1
 	AsPublished bool   // retain as published
-	Shared      bool   // came through a $share filter; set by the Index, ignored in what is handed to it
+	Marks       Marks
 }
+
+// Marks say what else is to be known of a subscription when it is hit.
+type Marks uint8
+
+const (
+	// Shared: it came through a $share filter. Set by the Index, ignored in what
+	// is handed to it.
+	Shared Marks = 1 << iota
+	// Guarded: not all that the filter matches may be received; whoever sends
+	// must ask for each topic.
+	Guarded
+	// Away: the subscriber is not connected. Of a share group it is passed over
+	// as long as others are there.
+	Away
+)
+
+// Shared tells whether the subscription came through a $share filter.
+func (s *Subscription) Shared() bool { return s.Marks&Shared != 0 }

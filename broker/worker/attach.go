@@ -3,6 +3,7 @@ package worker
 import (
 	"time"
 
+	"sluice/broker/auth"
 	"sluice/broker/mqtt"
 	"sluice/broker/session"
 	"sluice/broker/topic"
@@ -14,6 +15,7 @@ import (
 type client struct {
 	session.Session
 	conn     *conn
+	identity *auth.Identity // nil: the session was restored, or nobody asked
 	slot     uint32
 	will     *session.Will // delayed; to be published at willAt
 	willAt   mono.Time
@@ -23,6 +25,10 @@ type client struct {
 // attach connects a client whose CONNECT is accepted.
 func (w *Worker) attach(c *conn, p *mqtt.Connect, a *session.Admission) {
 	old := w.byID[string(p.ClientID)]
+	if old != nil && foreign(old, a) {
+		w.connack(c, p, mqtt.ClientIDNotValid, "the session of this client id belongs to another user")
+		return
+	}
 	if old != nil && old.conn != nil { // [MQTT-3.1.4-3]
 		w.kick(old.conn, mqtt.SessionTakenOver, "another connection has taken over the client id")
 		if old = w.detach(old.conn); old != nil {
@@ -41,15 +47,34 @@ func (w *Worker) attach(c *conn, p *mqtt.Connect, a *session.Admission) {
 	x.conn, c.client = c, x
 	x.will, x.willAt, x.expireAt = nil, 0, 0
 	x.Internal = c.listener.internal
+	w.settleIn(c)
 	fx := w.begin(x)
 	x.Attach(fx, p, a, present, w.now)
 	w.end(x)
+	x.identity = a.Identity
+	w.permit(x, a.Permit)
+	w.expires(c, a.Identity)
 	c.seen = w.now
 	c.idleMax = x.KeepAlive + x.KeepAlive/2 // [MQTT-3.1.2-22]
 	if c.idleMax > 0 {
-		w.timers.add(w.now.Add(c.idleMax), timerConn, uint64(c.gen)<<32|uint64(c.slot))
+		w.timers.add(w.now.Add(c.idleMax), timerConn, c.name())
 	}
 	w.stats.Connects++
+}
+
+// foreign tells whether a session belongs to another user than the one who is
+// let in now: merely knowing a client id gives nobody a session, nor lets him end
+// it. Who has proved nothing owns nothing.
+func foreign(old *client, a *session.Admission) bool {
+	return a.Identity != nil && old.Username != "" && old.Username != a.Identity.User
+}
+
+// identityOf is who a session's client is, or was when it was connected last.
+func (x *client) identityOf() *auth.Identity {
+	if x.identity != nil {
+		return x.identity
+	}
+	return &auth.Identity{User: x.Username}
 }
 
 func (w *Worker) newClient(id string, durable bool) *client {
@@ -67,9 +92,16 @@ func (w *Worker) newClient(id string, durable bool) *client {
 
 // restore makes a session that the store kept.
 func (w *Worker) restore(im *persist.SessionImage) {
+	if im.ExpirySeconds == 0 {
+		w.restoreLeaving(im)
+		return
+	}
 	x := w.newClient(im.ClientID, false)
 	x.Durable = im.ID
 	x.Restore(im)
+	if rules := w.g.rules.Load(); rules != nil && !x.Internal {
+		x.SetPermit(rules.Permit(x.identityOf(), im.ClientID))
+	}
 	subs := x.Subscriptions()
 	for i := range subs {
 		w.enter(x, &subs[i])
@@ -84,10 +116,54 @@ func (w *Worker) restore(im *persist.SessionImage) {
 // enter puts a subscription of a session into the index. It tells whether the
 // session had that filter before.
 func (w *Worker) enter(x *client, sub *session.Subscription) bool {
-	return w.g.index.Subscribe(sub.Filter, topic.Subscription{
+	s := topic.Subscription{
 		Subscriber: x.ID, Durable: x.Durable, ID: sub.ID, QoS: uint8(sub.QoS),
 		NoLocal: sub.NoLocal, AsPublished: sub.RetainAsPublished,
-	})
+	}
+	if x.Permit != nil && !x.Permit.Covers([]byte(sub.Filter)) {
+		s.Marks |= topic.Guarded
+		x.Guarded = true
+		w.g.permits.Store(x.ID, x.Permit)
+	}
+	if x.conn == nil {
+		s.Marks |= topic.Away
+	}
+	return w.g.index.Subscribe(sub.Filter, s)
+}
+
+// reenter brings the subscriptions of a session up to date in the index, after
+// what they are marked with has changed.
+func (w *Worker) reenter(x *client, which func(*session.Subscription) bool) {
+	subs := x.Subscriptions()
+	for i := range subs {
+		if which(&subs[i]) {
+			w.enter(x, &subs[i])
+		}
+	}
+}
+
+// permit gives a session what its client may do from now on. What it was marked
+// with before is made anew.
+func (w *Worker) permit(x *client, p *auth.Permit) {
+	x.SetPermit(p)
+	if was := x.Guarded; was || p != nil {
+		x.Guarded = false
+		w.reenter(x, func(*session.Subscription) bool { return true })
+		if was && !x.Guarded {
+			w.g.permits.Delete(x.ID)
+		}
+	} else {
+		w.moved(x)
+	}
+}
+
+// moved tells the share groups of a session that outlives its connection that
+// its client has come or gone.
+func (w *Worker) moved(x *client) {
+	if x.Durable == 0 {
+		return
+	}
+	w.reenter(x, func(s *session.Subscription) bool { return isShare(s.Filter) })
 }
 
 // kick ends a connection from our side, telling an MQTT 5 client why.
@@ -121,11 +197,13 @@ func (w *Worker) detach(c *conn) *client {
 	}
 	if d.Ends {
 		w.forget(x)
+		w.readdress(d.Orphans)
 		return nil
 	}
 	if d.ExpireAfter > 0 {
 		w.expire(x, d.ExpireAfter)
 	}
+	w.moved(x)
 	return x
 }
 
@@ -141,9 +219,6 @@ func (w *Worker) endSession(x *client) {
 		w.publishWill(x, x.will)
 		x.will = nil
 	}
-	if x.Durable != 0 {
-		w.batch.Add(persist.Op{Kind: persist.OpDeleteSession, ID: x.Durable})
-	}
 	w.forget(x)
 }
 
@@ -153,6 +228,10 @@ func (w *Worker) forget(x *client) {
 	for i := range subs {
 		w.g.index.Unsubscribe(subs[i].Filter, x.ID)
 	}
+	if x.Guarded {
+		w.g.permits.Delete(x.ID)
+	}
 	delete(w.byID, x.ClientID)
 	w.clients.drop(x.slot)
+	w.abandon(x)
 }

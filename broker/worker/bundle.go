@@ -35,6 +35,7 @@ type bundleTo struct {
 	ids, idsN uint32 // part of ids
 	qos       mqtt.QoS
 	retain    bool
+	shared    bool
 }
 
 // bundleBytesKeep is the capacity up to which a bundle's memory is kept in the pool.
@@ -77,7 +78,7 @@ func (b *bundle) put(m *publication) uint32 {
 func (b *bundle) delivery(i int) (d session.Delivery, to uint64) {
 	t := &b.to[i]
 	m := &b.msgs[t.msg]
-	d = session.Delivery{Msg: m.msg, Seq: t.seq, Expires: m.expires, QoS: t.qos, Retain: t.retain,
+	d = session.Delivery{Msg: m.msg, Seq: t.seq, Expires: m.expires, QoS: t.qos, Retain: t.retain, Shared: t.shared,
 		SubIDs: b.ids[t.ids : t.ids+t.idsN]}
 	if m.msg != nil {
 		d.Topic, d.Props, d.Payload = m.msg.Topic, m.msg.Props, m.msg.Payload

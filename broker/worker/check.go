@@ -73,14 +73,17 @@ func (w *Worker) checkConns(bad func(string, ...any)) {
 				bad("connection %d: its session has another", c.fd)
 			}
 		}
-		if c.paused && !w.stopping && !c.dying && c.client.Pending() < w.bounds.acks/2 && !c.blocked && !(w.pressed && slices.Contains(w.held, c)) {
+		if c.paused && !w.stopping && !c.dying && c.client != nil && !(c.extra != nil && c.extra.timed) && c.client.Pending() < w.bounds.acks/2 && !c.blocked && !(w.pressed && slices.Contains(w.held, c)) {
 			bad("connection %d is paused, and nothing will change that", c.fd)
+		}
+		if c.paused && !w.stopping && !c.dying && c.client == nil && (c.extra == nil || c.extra.login == nil || !c.extra.login.busy) {
+			bad("connection %d in the lobby is paused, and nobody thinks about it", c.fd)
 		}
 		if c.blocked && !c.wantWrite && !c.dying && !slices.Contains(w.drained, c) {
 			bad("connection %d holds something back, and nothing will change that", c.fd)
 		}
-		if len(c.out) > c.outOff && !c.wantWrite && !c.dying {
-			bad("connection %d: %d bytes to write, and nobody waits for room", c.fd, len(c.out)-c.outOff)
+		if c.unsent() > 0 && !c.wantWrite && !c.dying {
+			bad("connection %d: %d bytes to write, and nobody waits for room", c.fd, c.unsent())
 		}
 	})
 	if conns != w.conns.used || dying != len(w.dying) {

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"io"
 	"net/netip"
 	"time"
@@ -21,11 +22,13 @@ type conn struct {
 	layer     wire.Layer
 	in        []byte // part of a packet, nil most of the time
 	out       []byte // to be written from outOff on, nil most of the time
-	outOff    int
+	outOff    int32
+	sealed    int32         // with a layer: how much of out has gone through it; the rest is MQTT
 	seen      mono.Time     // when bytes came last
 	idleMax   time.Duration // longest silence: one and a half keepalives; 0: any. In the lobby: time left for CONNECT
 	listener  *listener
-	remote    netip.AddrPort
+	extra     *extra // what only few have; nil: nothing of it
+	remote    peer
 	reason    mqtt.Reason // why it is dying
 	outClass  uint8
 	touched   bool // in Worker.touched
@@ -42,7 +45,55 @@ type conn struct {
 const acksMax = 2048
 
 // unsent is how many bytes of output the socket has not taken.
-func (c *conn) unsent() int { return len(c.out) - c.outOff }
+func (c *conn) unsent() int { return len(c.out) - int(c.outOff) }
+
+// name is what timers and other goroutines know the connection by.
+func (c *conn) name() uint64 { return uint64(c.gen)<<32 | uint64(c.slot) }
+
+func (c *conn) plain() bool {
+	_, ok := c.layer.(wire.Plain)
+	return ok
+}
+
+// extra is what only connections in the lobby have, and those whose rate is
+// limited.
+type extra struct {
+	stage    stage
+	counted  bool   // in the door's book, under address
+	timed    bool   // a timer will look at the rate
+	certUser string // what the listener takes from the client's certificate
+	address  netip.Addr
+	login    *login
+	rate     rate
+}
+
+// peer is an address and a port in 18 bytes, against 32 of netip.AddrPort. The
+// zone of a link-local address is not kept. Zero: unknown, or a unix socket.
+type peer struct {
+	ip   [16]byte
+	port uint16
+}
+
+func peerOf(a netip.AddrPort) (p peer) {
+	if a.IsValid() {
+		p = peer{a.Addr().As16(), a.Port()}
+	}
+	return p
+}
+
+func (p peer) addr() netip.Addr {
+	if p == (peer{}) {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom16(p.ip).Unmap()
+}
+
+func (p peer) String() string {
+	if p == (peer{}) {
+		return "local"
+	}
+	return netip.AddrPortFrom(p.addr(), p.port).String()
+}
 
 func (w *Worker) touch(c *conn) {
 	if !c.touched {
@@ -69,19 +120,49 @@ func (w *Worker) readable(c *conn, hangup bool) {
 	}
 	w.turnRead += n
 	w.stats.BytesReceived += uint64(n)
-	fresh, err := c.layer.In(w.plain[:0], b[len(b):len(b)+n])
-	if err != nil {
-		w.kill(c, mqtt.MalformedPacket, err.Error())
+	if c.extra != nil && c.extra.stage != stageMQTT {
+		w.arrive(c, b[:len(b)+n])
 		return
 	}
-	data := b[:len(b)+n]
-	if _, plain := c.layer.(wire.Plain); !plain {
+	w.take(c, b, b[len(b):len(b)+n])
+}
+
+// take works on bytes as they were read. They lie behind b, the part of a
+// packet that came before.
+func (w *Worker) take(c *conn, b, raw []byte) {
+	data := b[:len(b)+len(raw)]
+	var broken error
+	if !c.plain() {
+		if w.plain == nil {
+			w.plain = make([]byte, 0, plainBytes)
+		}
+		var fresh []byte
+		fresh, broken = c.layer.In(w.plain[:0], raw)
 		data = append(b, fresh...)
+		if c.layer.Pending() {
+			w.touch(c)
+		}
 	}
 	w.posted = false
 	used := w.feed(c, data)
 	w.keep(c, data[used:])
 	w.backpressure(c)
+	if broken != nil && !c.dying {
+		w.broken(c, broken)
+	}
+}
+
+// plainBytes is the room for what a layer makes of one read: as much as was
+// read, and the part of a record of TLS that was kept.
+const plainBytes = readBytes + 32<<10
+
+// broken ends a connection whose layer cannot go on. The layer says farewell.
+func (w *Worker) broken(c *conn, err error) {
+	if errors.Is(err, io.EOF) {
+		w.kill(c, mqtt.Success, "closed by the client without DISCONNECT")
+		return
+	}
+	w.kill(c, mqtt.MalformedPacket, err.Error())
 }
 
 // room gives a slice that holds what c has of a packet, with capacity for more:
@@ -146,7 +227,9 @@ func (w *Worker) backpressure(c *conn) {
 	if c.dying || c.client == nil || c.paused {
 		return
 	}
-	if c.client.Pending() >= w.bounds.acks {
+	if c.extra != nil && w.throttle(c) {
+		w.pause(c)
+	} else if c.client.Pending() >= w.bounds.acks {
 		w.pause(c)
 	} else if w.clogged(c) {
 		c.blocked = true
@@ -167,7 +250,8 @@ func (w *Worker) pause(c *conn) {
 // it reads what we send.
 func (w *Worker) unpause(c *conn) {
 	switch {
-	case !c.paused || c.dying || w.stopping || c.client.Pending() >= w.bounds.acks/2:
+	case !c.paused || c.dying || w.stopping || c.client == nil || c.client.Pending() >= w.bounds.acks/2:
+	case c.extra != nil && w.throttle(c):
 	case w.clogged(c):
 		c.blocked = true
 	case w.pressed:
@@ -190,6 +274,9 @@ func (w *Worker) release() {
 
 // arm tells the poller what c waits for.
 func (w *Worker) arm(c *conn) {
+	if c.extra != nil && c.extra.stage == stageShaking {
+		return // the poller does not watch it
+	}
 	if err := w.net.Modify(c.fd, connTag(c.slot, c.gen), !c.paused, c.wantWrite); err != nil {
 		w.lost(c, err)
 	}
@@ -239,12 +326,11 @@ func (w *Worker) clogged(c *conn) bool {
 
 // flush writes what there is to write, and gives the buffer back when it is empty.
 func (w *Worker) flush(c *conn) {
-	for c.outOff < len(c.out) && !c.gone {
-		b, err := c.layer.Out(nil, c.out[c.outOff:])
-		if err != nil {
-			w.lost(c, err)
-			break
-		}
+	if !c.gone && !c.plain() {
+		w.seal(c)
+	}
+	for int(c.outOff) < len(c.out) && !c.gone {
+		b := c.out[c.outOff:]
 		n, err := w.net.Write(c.fd, b)
 		if err == unix.EAGAIN {
 			break
@@ -254,18 +340,19 @@ func (w *Worker) flush(c *conn) {
 			break
 		}
 		w.stats.BytesSent += uint64(n)
-		c.outOff += n
+		c.outOff += int32(n)
 		if n < len(b) {
 			break
 		}
 	}
-	done := c.outOff == len(c.out) || c.gone
+	done := int(c.outOff) == len(c.out) || c.gone
 	if done && c.out != nil {
 		c.outClass = chunkFor(len(c.out))
 		w.chunks.put(c.out)
-		c.out, c.outOff = nil, 0
-	} else if c.outOff >= len(c.out)/2 {
+		c.out, c.outOff, c.sealed = nil, 0, 0
+	} else if int(c.outOff) >= len(c.out)/2 {
 		c.out = c.out[:copy(c.out, c.out[c.outOff:])]
+		c.sealed = max(0, c.sealed-c.outOff)
 		c.outOff = 0
 	}
 	if done && c.blocked && !c.dying {
@@ -274,6 +361,36 @@ func (w *Worker) flush(c *conn) {
 	if c.wantWrite == done && !c.dying {
 		c.wantWrite = !done
 		w.arm(c)
+	}
+}
+
+// seal takes what is to be sent through the layer.
+func (w *Worker) seal(c *conn) {
+	if int(c.sealed) == len(c.out) && !c.layer.Pending() {
+		return
+	}
+	old := c.out
+	b := append(w.chunks.get(chunkFor(c.unsent()+sealedMoreBytes)), old[c.outOff:c.sealed]...)
+	b, err := c.layer.Out(b, old[c.sealed:])
+	if old != nil {
+		w.chunks.put(old)
+	}
+	c.out, c.outOff, c.sealed = b, 0, int32(len(b))
+	if err != nil {
+		w.lost(c, err)
+	}
+}
+
+// sealedMoreBytes is what a layer adds to a few packets.
+const sealedMoreBytes = 64
+
+// farewell tells the peer by the layer's own means that the connection ends.
+func (w *Worker) farewell(c *conn) {
+	if c.gone || c.plain() || c.unsent() > 0 {
+		return
+	}
+	if b := c.layer.Close(nil); len(b) > 0 {
+		_, _ = w.net.Write(c.fd, b) // as far as the socket takes it
 	}
 }
 

@@ -1,7 +1,9 @@
 package worker
 
 import (
+	"sluice/broker/auth"
 	"sluice/broker/mqtt"
+	"sluice/broker/session"
 )
 
 // dispatch decodes a packet from a connected client and gives it to the session.
@@ -12,6 +14,9 @@ func (w *Worker) dispatch(x *client, h mqtt.Header, body []byte) {
 			return
 		}
 		w.stats.Received++
+		if e := x.conn.extra; e != nil {
+			w.spend(&e.rate, len(body))
+		}
 		w.publish(x, &w.pub)
 		return
 	}
@@ -27,7 +32,6 @@ func (w *Worker) dispatch(x *client, h mqtt.Header, body []byte) {
 var (
 	errSecondConnect = &mqtt.Error{Reason: mqtt.ProtocolError, Statement: "MQTT-3.1.0-2", Text: "second CONNECT on a connection"}
 	errServerPacket  = &mqtt.Error{Reason: mqtt.ProtocolError, Text: "packet that only a server sends"}
-	errAuth          = &mqtt.Error{Reason: mqtt.ProtocolError, Statement: "MQTT-4.12.0-6", Text: "AUTH without an authentication method in CONNECT"}
 )
 
 func (w *Worker) control(x *client, t mqtt.Type, body []byte) error {
@@ -76,11 +80,38 @@ func (w *Worker) control(x *client, t mqtt.Type, body []byte) error {
 	case mqtt.CONNECT: // [MQTT-3.1.0-2]
 		return errSecondConnect
 	case mqtt.AUTH:
-		return errAuth
+		if x.Version != mqtt.V5 {
+			return errServerPacket
+		}
+		var a mqtt.Auth
+		if err := mqtt.DecodeAuth(&a, body); err != nil {
+			return err
+		}
+		w.reauthenticate(x, &a)
 	default:
 		return errServerPacket
 	}
 	return nil
+}
+
+// reauthenticate takes an AUTH packet (MQTT5 4.12.1).
+func (w *Worker) reauthenticate(x *client, a *mqtt.Auth) {
+	c := x.conn
+	fx := w.begin(x)
+	id := x.OnAuth(fx, a, func(method string) (session.Exchange, error) {
+		cr := auth.Credentials{ClientID: x.ClientID, Username: x.Username, HasUsername: x.Username != "", Remote: c.remote.addr()}
+		rules := w.g.rules.Load()
+		if rules == nil {
+			return nil, &auth.Error{Reason: mqtt.BadAuthenticationMethod, Text: "no authentication is configured"}
+		}
+		return rules.Begin(method, &cr, w.g.opt.Wall())
+	})
+	w.end(x)
+	if id != nil && !c.dying {
+		w.permit(x, w.g.rules.Load().Permit(id, x.ClientID))
+		x.identity = id
+		w.expires(c, id)
+	}
 }
 
 func (w *Worker) subscribe(x *client, p *mqtt.Subscribe) {
@@ -105,4 +136,7 @@ func (w *Worker) unsubscribe(x *client, p *mqtt.Unsubscribe) {
 		w.g.index.Unsubscribe(f, x.ID)
 	}
 	clear(w.gone)
+	w.readdress(w.fx.Orphans)
+	clear(w.fx.Orphans)
+	w.fx.Orphans = w.fx.Orphans[:0]
 }

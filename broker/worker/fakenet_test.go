@@ -24,6 +24,7 @@ type sock struct {
 	tag                platform.Tag
 	readable, writable bool // what it is watched for
 	closed             bool
+	remote             netip.AddrPort
 	writes             int
 }
 
@@ -86,7 +87,7 @@ func (n *fakeNet) Accept(int) (int, netip.AddrPort, error) {
 	}
 	fd := n.backlog[0]
 	n.backlog = n.backlog[1:]
-	return fd, netip.AddrPort{}, nil
+	return fd, n.r.socks[fd].remote, nil
 }
 
 func (n *fakeNet) Read(fd int, b []byte) (int, error) {

@@ -2,11 +2,13 @@ package worker
 
 import (
 	"hash/fnv"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
+	"sluice/broker/auth"
 	"sluice/broker/session"
 	"sluice/broker/topic"
 	"sluice/persist"
@@ -27,6 +29,19 @@ type Options struct {
 
 	// Random gives 64 random bits: for client ids that the broker assigns.
 	Random func() uint64
+	// Wall is the wall clock: only tokens and certificates are judged by it.
+	Wall func() time.Time
+	// Offload runs a job that takes long, elsewhere; an error says that there
+	// is too much of it. It is called only when rules are set.
+	Offload func(job func()) error
+	// Guard slows and refuses those who guess passwords.
+	Guard *auth.Guard
+
+	ConnectionsPerAddressMax       int // 0: any number; the same for the rest
+	ConnectsPerSecondMax           int
+	ConnectsPerSecondPerAddressMax int
+	MessagesPerSecondMax           int // from one client
+	BytesPerSecondMax              int // the same, of bytes of PUBLISH
 }
 
 // Group is the workers of a broker and what they share.
@@ -39,6 +54,11 @@ type Group struct {
 	log      *zap.Logger
 	workers  []*Worker
 
+	door    *door
+	guard   *auth.Guard
+	rules   atomic.Pointer[auth.Rules] // nil: everybody may do everything
+	permits sync.Map                   // session id -> *auth.Permit, of those with guarded subscriptions
+
 	connections atomic.Int64 // open, of all workers
 }
 
@@ -47,7 +67,8 @@ type Group struct {
 func NewGroup(opt Options, nets []Net) *Group {
 	g := &Group{
 		opt: opt, limits: &opt.Limits, index: topic.NewIndex(), retained: topic.NewRetained(),
-		store: opt.Store, log: opt.Logger,
+		store: opt.Store, log: opt.Logger, guard: opt.Guard,
+		door: newDoor(opt.ConnectionsPerAddressMax, opt.ConnectsPerSecondMax, opt.ConnectsPerSecondPerAddressMax),
 	}
 	for i, n := range nets {
 		g.workers = append(g.workers, newWorker(g, i, n))
@@ -62,6 +83,33 @@ func NewGroup(opt Options, nets []Net) *Group {
 // SetStore sets the store. A store needs to know the group (its Events) and the
 // group the store: the group is made first.
 func (g *Group) SetStore(s persist.Store) { g.store = s }
+
+// SetRules sets who may come in and do what. Before the workers run it holds for
+// what is restored; later it also applies to the clients that are connected.
+func (g *Group) SetRules(r *auth.Rules) { g.rules.Store(r) }
+
+// Reload makes the workers judge their sessions by new rules: what a client may
+// do is made anew, and subscriptions that are not fully covered any more are
+// checked message by message.
+func (g *Group) Reload(r *auth.Rules) {
+	g.rules.Store(r)
+	for _, w := range g.workers {
+		w.Call(func(w *Worker) {
+			w.clients.each(func(x *client) {
+				if !x.Internal {
+					w.permit(x, r.Permit(x.identityOf(), x.ClientID))
+				}
+			})
+		})
+	}
+}
+
+// mayReceive tells whether a session with guarded subscriptions may be sent
+// messages of a topic. It may be asked by any worker.
+func (g *Group) mayReceive(session uint64, name []byte) bool {
+	p, ok := g.permits.Load(session)
+	return ok && p.(*auth.Permit).Can(auth.Receive, name)
+}
 
 // Workers gives the workers.
 func (g *Group) Workers() []*Worker { return g.workers }

@@ -3,6 +3,7 @@ package worker
 import (
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -10,7 +11,6 @@ import (
 	"sluice/broker/mqtt"
 	"sluice/broker/session"
 	"sluice/broker/wire"
-	"sluice/platform/mono"
 )
 
 // DESIGN. The lobby is where connections are before CONNECT: on the worker that
@@ -23,6 +23,15 @@ type Listener struct {
 	Address        string        // for the log
 	ConnectionsMax int           // 0: no limit of its own
 	Open           *atomic.Int64 // connections that came by it, of all workers
+	Anonymous      bool          // lets in who does not say who he is
+	Proxy          bool          // connections begin with a header of the PROXY protocol
+
+	// Handshake does the TLS handshake of a connection whose first bytes are
+	// hello, within the time left, and calls done, once, from any goroutine. The
+	// descriptor stays the worker's. nil: no TLS.
+	Handshake func(fd int, hello []byte, left time.Duration, done func(layer wire.Layer, certUser string, err error)) error
+	// Layer makes what lies above TLS or the socket. nil: MQTT itself.
+	Layer func(below wire.Layer) wire.Layer
 }
 
 type listener struct {
@@ -65,6 +74,10 @@ func (w *Worker) accept(l *listener) {
 		return
 	}
 	for range acceptMax {
+		if wait := w.g.door.open(w.now); wait > 0 {
+			w.restListener(l, wait)
+			return
+		}
 		fd, remote, err := w.net.Accept(l.FD)
 		switch err {
 		case nil:
@@ -82,11 +95,16 @@ func (w *Worker) accept(l *listener) {
 // pauseListener: without descriptors or memory an accept fails until somebody
 // leaves, and the listener would make every turn try again.
 func (w *Worker) pauseListener(l *listener, err error) {
-	l.paused = true
-	_ = w.net.Remove(l.FD)
-	w.timers.add(w.now.Add(acceptPause), timerListeners, 0)
+	w.restListener(l, acceptPause)
 	w.log.Warn("cannot accept connections; trying again in a second. Raise the limit of open files (LimitNOFILE) or lower limits.connections_max",
 		zap.String("listener", l.Address), zap.Error(err))
+}
+
+// restListener leaves new connections to the kernel for a while.
+func (w *Worker) restListener(l *listener, d time.Duration) {
+	l.paused = true
+	_ = w.net.Remove(l.FD)
+	w.timers.add(w.now.Add(d), timerListeners, 0)
 }
 
 func (w *Worker) resumeListeners() {
@@ -121,11 +139,23 @@ func (w *Worker) welcome(fd int, remote netip.AddrPort, l *listener) {
 		}
 		return
 	}
-	c := &conn{fd: fd, layer: wire.Plain{}, seen: w.now, idleMax: w.g.opt.ConnectTimeout, listener: l, remote: remote}
+	c := &conn{fd: fd, layer: wire.Plain{}, seen: w.now, idleMax: w.g.opt.ConnectTimeout, listener: l, remote: peerOf(remote)}
 	if !w.adopt(c) {
 		return
 	}
-	w.timers.add(w.now.Add(c.idleMax), timerLobby, uint64(c.gen)<<32|uint64(c.slot))
+	w.timers.add(w.now.Add(c.idleMax), timerLobby, c.name())
+	switch {
+	case l.Proxy: // who it is turns out later
+		c.extra = &extra{stage: stageProxy}
+	case !w.come(c):
+	case l.Handshake != nil:
+		if c.extra == nil {
+			c.extra = &extra{}
+		}
+		c.extra.stage = stageHello
+	case l.Layer != nil:
+		c.layer = l.Layer(wire.Plain{})
+	}
 }
 
 // drop closes the descriptor of a connection that has no slot, or had.
@@ -147,20 +177,12 @@ func (w *Worker) adopt(c *conn) bool {
 	return true
 }
 
-// handover is a connection on its way to the worker that owns its client id,
-// with its CONNECT and everything read after it.
-type handover struct {
-	fd       int
-	layer    wire.Layer
-	data     []byte
-	listener *listener
-	remote   netip.AddrPort
-	seen     mono.Time
-}
-
 // lobby takes the first packet of a connection. It tells whether the connection
 // has left this worker; then all its bytes went with it.
 func (w *Worker) lobby(c *conn, h mqtt.Header, body, packet, rest []byte) (moved bool) {
+	if c.extra != nil && c.extra.login != nil {
+		return w.onLogin(c, h, body, rest)
+	}
 	if h.Type != mqtt.CONNECT { // [MQTT-3.1.0-1]
 		w.kill(c, mqtt.ProtocolError, "first packet is "+h.Type.String()+", not CONNECT [MQTT-3.1.0-1]")
 		return false
@@ -171,39 +193,14 @@ func (w *Worker) lobby(c *conn, h mqtt.Header, body, packet, rest []byte) (moved
 		return false
 	}
 	if r, why := session.CheckConnect(p, w.g.limits, c.listener.internal); r != mqtt.Success {
-		w.connack(c, p.Version, r, why)
+		w.connack(c, p, r, why)
 		return false
 	}
 	assigned := len(p.ClientID) == 0
 	if assigned {
 		p.ClientID = w.assignID()
 	}
-	o := w.g.owner(p.ClientID)
-	if o == w || assigned {
-		w.attach(c, p, &session.Admission{Assigned: assigned})
-		return false
-	}
-	m := &handover{fd: c.fd, layer: c.layer, listener: c.listener, remote: c.remote, seen: c.seen}
-	m.data = append(append(make([]byte, 0, len(packet)+len(rest)), packet...), rest...)
-	if err := w.net.Remove(c.fd); err != nil {
-		w.lost(c, err)
-		return false
-	}
-	w.conns.drop(c.slot)
-	c.dying, c.in = true, nil // nothing later in this turn may touch it
-	o.inbox.postHandover(m)
-	return true
-}
-
-// takeOver receives a connection from the lobby of another worker.
-func (w *Worker) takeOver(m *handover) {
-	c := &conn{fd: m.fd, layer: m.layer, listener: m.listener, remote: m.remote, seen: m.seen, idleMax: w.g.opt.ConnectTimeout}
-	if !w.adopt(c) {
-		return
-	}
-	used := w.feed(c, m.data)
-	w.keep(c, m.data[used:])
-	w.backpressure(c)
+	return w.authenticate(c, p, packet, rest, assigned)
 }
 
 // assignID makes a client id for a client without one, such that this worker
@@ -232,19 +229,14 @@ func (w *Worker) refuseConnect(c *conn, p *mqtt.Connect, err error) {
 		w.kill(c, mqtt.MalformedPacket, err.Error())
 		return
 	}
-	v := p.Version
-	if v != mqtt.V5 {
-		v = mqtt.V311
+	if p.Version != mqtt.V5 {
+		p.Version = mqtt.V311
 	}
-	w.connack(c, v, e.Reason, err.Error())
+	w.connack(c, p, e.Reason, err.Error())
 }
 
 // connack refuses a CONNECT with a reason.
-func (w *Worker) connack(c *conn, v mqtt.Version, r mqtt.Reason, why string) {
-	p := mqtt.Connack{Code: byte(r)}
-	if v != mqtt.V5 {
-		p.Code = r.Connack311()
-	}
-	c.out = mqtt.AppendConnack(c.out, &p, v)
+func (w *Worker) connack(c *conn, p *mqtt.Connect, r mqtt.Reason, why string) {
+	c.out = session.RefuseConnect(c.out, p.Version, r, why, p)
 	w.kill(c, r, why)
 }

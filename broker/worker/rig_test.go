@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sluice/broker/auth"
 	"sluice/broker/session"
 	"sluice/persist"
 	"sluice/persist/mem"
@@ -33,6 +34,21 @@ type rig struct {
 	lazy  bool    // the store commits and answers only when told to
 	raw   bool    // without checks: for measuring
 	open  atomic.Int64
+	jobs  []func() // offloaded, and not yet done
+}
+
+// wallStart is the wall clock's time at 0 of the rig's.
+var wallStart = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// work does the jobs that were offloaded.
+func (r *rig) work() {
+	r.t.Helper()
+	jobs := r.jobs
+	r.jobs = nil
+	for _, j := range jobs {
+		j()
+	}
+	r.run()
 }
 
 // listenFD is the descriptor of the one listening socket.
@@ -44,6 +60,12 @@ func newRig(t testing.TB, workers int, set func(*Options)) *rig {
 		Limits: session.DefaultLimits(), ConnectionsMax: 10_000, ConnectTimeout: 10 * time.Second,
 		ConnectBytesMax: 8192, OutputBytesMax: 64 << 10, Logger: zap.NewNop(), Now: r.now,
 		Random: func() uint64 { return uint64(len(r.socks)) * 0x9E3779B97F4A7C15 },
+		Wall:   func() time.Time { return wallStart.Add(time.Duration(r.now)) },
+		Guard:  auth.NewGuard(auth.DefaultGuardOptions()),
+		Offload: func(job func()) error {
+			r.jobs = append(r.jobs, job)
+			return nil
+		},
 	}
 	if set != nil {
 		set(&r.opt)

@@ -127,7 +127,7 @@ func (w *Worker) send(t *target, m *publication, seq uint64) {
 	o := ownerOf(t.session)
 	if o == w.id {
 		d := session.Delivery{Topic: m.p.Topic, Payload: m.p.Payload, Props: m.p.Props, Msg: m.msg,
-			Seq: seq, SubIDs: t.ids, Expires: m.expires, QoS: t.qos, Retain: t.retain}
+			Seq: seq, SubIDs: t.ids, Expires: m.expires, QoS: t.qos, Retain: t.retain, Shared: t.shared}
 		if m.msg != nil {
 			d.Props = m.msg.Props
 		} else if m.p.HasHopProps {
@@ -144,7 +144,7 @@ func (w *Worker) send(t *target, m *publication, seq uint64) {
 		}
 		w.routed[o] = b.put(m) + 1
 	}
-	b.add(bundleTo{session: t.session, seq: seq, msg: w.routed[o] - 1, qos: t.qos, retain: t.retain}, t.ids)
+	b.add(bundleTo{session: t.session, seq: seq, msg: w.routed[o] - 1, qos: t.qos, retain: t.retain, shared: t.shared}, t.ids)
 	w.posted = true
 }
 
@@ -165,6 +165,7 @@ func (w *Worker) enqueue(t *target, msg *mqtt.Message) {
 	d := durable{target: *t, msg: msg}
 	d.target.ids = ids
 	d.op = w.batch.Enqueue(t.durable, msg, t.qos, t.retain, ids)
+	w.batch.Ops[d.op].Entry.Shared = t.shared
 	w.durables = append(w.durables, d)
 }
 
@@ -198,7 +199,7 @@ func (w *Worker) match(m *publication) []target {
 	}
 	for i := range w.hits.Subs {
 		h := &w.hits.Subs[i]
-		if h.NoLocal && h.Subscriber == m.from { // [MQTT-3.8.3-3]
+		if h.NoLocal && h.Subscriber == m.from || h.Marks&topic.Guarded != 0 && !w.g.mayReceive(h.Subscriber, m.p.Topic) { // [MQTT-3.8.3-3]
 			continue
 		}
 		w.merged = append(w.merged, w.target(h, m.p))
@@ -208,7 +209,7 @@ func (w *Worker) match(m *publication) []target {
 
 func (w *Worker) target(h *topic.Subscription, p *mqtt.Publish) target {
 	t := target{session: h.Subscriber, durable: h.Durable, qos: min(p.QoS, mqtt.QoS(h.QoS)),
-		retain: p.Retain && h.AsPublished, shared: h.Shared}
+		retain: p.Retain && h.AsPublished, shared: h.Shared()}
 	if h.ID != 0 {
 		w.ids = append(w.ids, h.ID)
 		t.ids = w.ids[len(w.ids)-1:]
@@ -224,12 +225,12 @@ func (w *Worker) mergeHits(m *publication) {
 	open := -1
 	for i := range hits {
 		h := &hits[i]
-		if h.NoLocal && h.Subscriber == m.from {
+		if h.NoLocal && h.Subscriber == m.from || h.Marks&topic.Guarded != 0 && !w.g.mayReceive(h.Subscriber, m.p.Topic) {
 			continue
 		}
-		if h.Shared || open < 0 || w.merged[open].session != h.Subscriber {
+		if h.Shared() || open < 0 || w.merged[open].session != h.Subscriber {
 			w.merged = append(w.merged, w.target(h, m.p))
-			if !h.Shared {
+			if !h.Shared() {
 				open = len(w.merged) - 1
 			}
 			continue
@@ -276,7 +277,7 @@ func (w *Worker) retain(m *publication) {
 func (w *Worker) sendRetained(x *client, sub *session.Subscription) {
 	w.retained = w.g.retained.Match(sub.Filter, w.retained[:0])
 	for _, msg := range w.retained {
-		if sub.NoLocal && msg.From == x.ID {
+		if sub.NoLocal && msg.From == x.ID || x.Guarded && !x.MayReceive(msg.Topic) {
 			continue
 		}
 		t := target{session: x.ID, durable: x.Durable, qos: min(msg.QoS, sub.QoS), retain: true}

@@ -29,12 +29,12 @@ func naiveMatch(subs []topic.Subscription, p *mqtt.Publish, from uint64) (all []
 		if s.NoLocal && s.Subscriber == from {
 			continue
 		}
-		n := wanted{session: s.Subscriber, durable: s.Durable, qos: min(p.QoS, mqtt.QoS(s.QoS)), retain: p.Retain && s.AsPublished, shared: s.Shared}
+		n := wanted{session: s.Subscriber, durable: s.Durable, qos: min(p.QoS, mqtt.QoS(s.QoS)), retain: p.Retain && s.AsPublished, shared: s.Shared()}
 		if s.ID != 0 {
 			n.ids = []uint32{s.ID}
 		}
 		i := slices.IndexFunc(all, func(x wanted) bool { return x.session == s.Subscriber && !x.shared })
-		if i < 0 || s.Shared {
+		if i < 0 || s.Shared() {
 			all = append(all, n)
 			continue
 		}
@@ -73,7 +73,10 @@ func TestMatchAgainstModel(t *testing.T) {
 					NoLocal: !shared && r.IntN(3) == 0, AsPublished: r.IntN(2) == 0,
 				}
 				rig.g.index.Subscribe(f, s)
-				if s.Shared = shared; f != "c" {
+				if shared {
+					s.Marks |= topic.Shared
+				}
+				if f != "c" {
 					matching = append(matching, s)
 				}
 			}

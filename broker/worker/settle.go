@@ -36,6 +36,7 @@ func (w *Worker) bury() {
 		c := w.dying[len(w.dying)-1]
 		w.dying = w.dying[:len(w.dying)-1]
 		w.flush(c)
+		w.farewell(c)
 		if canaryStaleConnection && c.client != nil {
 			w.closeFD(c)
 			continue
@@ -46,7 +47,7 @@ func (w *Worker) bury() {
 		if c.out != nil {
 			w.chunks.put(c.out)
 		}
-		c.in, c.out, c.outOff = nil, nil, 0
+		c.in, c.out, c.outOff, c.sealed = nil, nil, 0, 0
 	}
 }
 
@@ -56,7 +57,9 @@ func (w *Worker) closeFD(c *conn) {
 		// peer might never see our last packet.
 		_, _ = w.net.Read(c.fd, w.buf)
 	}
+	w.leave(c)
 	w.drop(c.fd, c.listener)
+	delete(w.expiries, c.name())
 	w.stats.Disconnects++
 }
 

@@ -7,10 +7,16 @@ type Stats struct {
 	Accepted, Refused     uint64 // connections
 	Connects, Disconnects uint64 // CONNECT accepted, connections closed
 	Takeovers             uint64
+	Handshakes            uint64 // TLS
+	HandshakesFailed      uint64
+	LoginsFailed          uint64
+	LoginsRefused         uint64 // without trying: too many had failed
+	Throttled             uint64 // a client was not read because it sent more than its rate
 	Received, Sent        uint64 // PUBLISH packets
 	BytesReceived         uint64
 	BytesSent             uint64
 	Wills                 uint64
+	Redelivered           uint64 // messages of share groups, to another member
 	Expired               uint64 // sessions
 	RetainedRefused       uint64 // retained messages over the limit
 	Pauses                uint64 // a client was not read for a while
@@ -42,11 +48,17 @@ func (s *Stats) Add(o *Stats) {
 	s.Connects += o.Connects
 	s.Disconnects += o.Disconnects
 	s.Takeovers += o.Takeovers
+	s.Handshakes += o.Handshakes
+	s.HandshakesFailed += o.HandshakesFailed
+	s.LoginsFailed += o.LoginsFailed
+	s.LoginsRefused += o.LoginsRefused
+	s.Throttled += o.Throttled
 	s.Received += o.Received
 	s.Sent += o.Sent
 	s.BytesReceived += o.BytesReceived
 	s.BytesSent += o.BytesSent
 	s.Wills += o.Wills
+	s.Redelivered += o.Redelivered
 	s.Expired += o.Expired
 	s.RetainedRefused += o.RetainedRefused
 	s.Pauses += o.Pauses

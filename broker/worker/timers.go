@@ -29,6 +29,9 @@ const (
 	timerLobby                      // CONNECT overdue
 	timerClient                     // session expiry, will delay
 	timerListeners                  // accept again
+	timerLogin                      // a login that was slowed down goes on
+	timerRate                       // read again from who sent too much
+	timerIdentity                   // a token has expired
 )
 
 type timer struct {
@@ -126,6 +129,9 @@ func (w *Worker) timerStands(t timer) bool {
 	case timerConn, timerLobby:
 		c, ok := w.conns.get(uint32(t.name), uint32(t.name>>32))
 		return ok && (t.kind == timerConn || c.client == nil)
+	case timerLogin, timerRate, timerIdentity:
+		_, ok := w.conns.get(uint32(t.name), uint32(t.name>>32))
+		return ok
 	case timerClient:
 		x, ok := w.client(t.name)
 		return ok && x.conn == nil && (t.at == x.expireAt || x.will != nil && t.at == x.willAt)
@@ -151,6 +157,33 @@ func (w *Worker) timerDue(t timer) {
 		}
 	case timerListeners:
 		w.resumeListeners()
+	case timerLogin, timerRate, timerIdentity:
+		if c, ok := w.conns.get(uint32(t.name), uint32(t.name>>32)); ok && !c.dying {
+			w.lookAgain(c, t)
+		}
+	}
+}
+
+// lookAgain goes on with a connection that waits for nothing but time.
+func (w *Worker) lookAgain(c *conn, t timer) {
+	switch t.kind {
+	case timerLogin:
+		if c.extra != nil && c.extra.login != nil && c.client == nil {
+			w.offload(c)
+		}
+	case timerRate:
+		if c.extra != nil {
+			c.extra.timed = false
+			w.unpause(c)
+		}
+	case timerIdentity:
+		switch at, ok := w.expiries[c.name()]; {
+		case !ok: // it was renewed by one that does not expire
+		case at > w.now:
+			w.timers.add(at, timerIdentity, c.name())
+		default:
+			w.kick(c, mqtt.NotAuthorized, "the token has expired")
+		}
 	}
 }
 

@@ -40,6 +40,8 @@ type Worker struct {
 	listeners []*listener
 	timers    timers
 	bounds    bounds
+	leaving   map[uint64]*leaving  // by the id of the session that was
+	expiries  map[uint64]mono.Time // when the identities of connections end, by name; few have one
 
 	// of the turn
 	fx       session.Effects
@@ -85,7 +87,7 @@ func newWorker(g *Group, id int, n Net) *Worker {
 	w := &Worker{
 		id: id, g: g, net: n, log: g.log.With(zap.Int("worker", id)),
 		events: make([]platform.Event, 256),
-		byID:   make(map[string]*client),
+		byID:   make(map[string]*client), expiries: make(map[uint64]mono.Time), leaving: make(map[uint64]*leaving),
 		buf:    make([]byte, readBytes),
 		bounds: bounds{acks: acksMax, turnBytes: turnBytesMax},
 	}
@@ -112,7 +114,8 @@ func (w *Worker) Run() error {
 	}
 	m, _ := w.inbox.take()
 	for _, h := range m.handovers { // on their way when we stopped
-		w.drop(h.fd, h.listener)
+		w.leave(h.conn)
+		w.drop(h.conn.fd, h.conn.listener)
 	}
 	return w.net.Close()
 }
@@ -242,6 +245,10 @@ func (w *Worker) settled(s *settled) {
 }
 
 func (w *Worker) fetchedMail(f *persist.Fetched) {
+	if l := w.leaving[f.Tag]; l != nil {
+		w.handOn(l, f)
+		return
+	}
 	c, ok := w.client(f.Tag)
 	if !ok {
 		return
@@ -263,7 +270,7 @@ func (w *Worker) begin(c *client) *session.Effects {
 		if k.out == nil {
 			k.out = w.chunks.get(k.outClass)
 		}
-		fx.Send, fx.SendMax = k.out, k.outOff+w.g.opt.OutputBytesMax
+		fx.Send, fx.SendMax = k.out, int(k.outOff)+w.g.opt.OutputBytesMax
 	}
 	return fx
 }

@@ -7,7 +7,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
+	"time"
 
+	"sluice/broker/front"
 	"sluice/configs"
 )
 
@@ -19,9 +22,9 @@ type checkCmd struct {
 
 // Run prints one line if the configuration can be run, and otherwise returns
 // everything that is wrong with it. It opens no socket and no store.
-func (c *checkCmd) Run(out io.Writer) error {
+func (c *checkCmd) Run(con *console) error {
 	if c.Defaults {
-		_, err := io.WriteString(out, configs.DefaultFile())
+		_, err := io.WriteString(con.out, configs.DefaultFile())
 		return err
 	}
 	cfg, err := loadConfig(c.Config, nil, "")
@@ -31,19 +34,42 @@ func (c *checkCmd) Run(out io.Writer) error {
 	if err = errors.Join(err, cfg.CheckFiles()); err != nil {
 		return err
 	}
-	if err := checkBridges(cfg); err != nil {
+	_, authErr := authRules(&cfg.Auth)
+	expiring, tlsErr := checkTLS(cfg)
+	if err := errors.Join(authErr, tlsErr, checkBridges(cfg)); err != nil {
 		return err
 	}
 	dir, err := cfg.DataPath()
 	if err != nil {
 		return err
 	}
+	for _, warning := range slices.Concat(cfg.Warnings(), expiring, openSecrets(cfg)) {
+		fmt.Fprintf(con.err, "warning: %s\n", warning)
+	}
 	name := c.Config
 	if name == "" {
 		name = "the default configuration"
 	}
-	_, err = fmt.Fprintf(out, "%s: good (listeners: %d, bridges: %d, data: %s)\n", name, len(cfg.Listeners), len(cfg.Bridges), dir)
+	_, err = fmt.Fprintf(con.out, "%s: good (listeners: %d, bridges: %d, data: %s)\n", name, len(cfg.Listeners), len(cfg.Bridges), dir)
 	return err
+}
+
+// checkTLS reads certificates, keys and lists as the broker will.
+func checkTLS(cfg *configs.Config) (warnings []string, err error) {
+	var errs []error
+	for i := range cfg.Listeners {
+		l := &cfg.Listeners[i]
+		if !l.TLS.Enabled() {
+			continue
+		}
+		t, err := front.NewTLS(tlsOptions(l, time.Time{}))
+		if err != nil {
+			errs = append(errs, wrongFiles{err})
+			continue
+		}
+		warnings = append(warnings, t.Warnings()...)
+	}
+	return warnings, errors.Join(errs...)
 }
 
 // checkBridges asks the bridges themselves, whose word is the last.
@@ -65,4 +91,20 @@ func checkBridges(cfg *configs.Config) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// openSecrets says which secrets everybody on this machine can read; of a listener's
+// keys front says it.
+func openSecrets(cfg *configs.Config) (warnings []string) {
+	names := []string{cfg.Auth.PasswordFile, cfg.Auth.JWT.SecretFile}
+	for i := range cfg.Bridges {
+		names = append(names, cfg.Bridges[i].PasswordFile, cfg.Bridges[i].KeyFile)
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if info, err := os.Stat(name); name != "" && err == nil && info.Mode().Perm()&0o004 != 0 {
+			warnings = append(warnings, fmt.Sprintf("%s: every user of this machine can read it; chmod o-r %s", name, name))
+		}
+	}
+	return warnings
 }

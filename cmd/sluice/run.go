@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"sluice/broker"
 	"sluice/broker/front"
 	"sluice/broker/session"
+	"sluice/broker/wire"
 	"sluice/configs"
 	"sluice/persist"
 	"sluice/persist/bolt"
@@ -43,7 +45,7 @@ func (r *runCmd) Run() error {
 	}
 	defer func() { _ = log.Sync() }() // fails on a terminal, and there is no place left to say so
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP)
 	defer signal.Stop(signals)
 	return serve(cfg, log, signals)
 }
@@ -73,7 +75,11 @@ func serve(cfg *configs.Config, log *zap.Logger, signals <-chan os.Signal) error
 		return err
 	}
 	var bridges []*bridge.Bridge
-	o := brokerOptions(cfg, dir, files, log)
+	l := newLive(cfg, log)
+	o, err := brokerOptions(cfg, l, dir, files, log)
+	if err != nil {
+		return err
+	}
 	o.Attach = func(b *broker.Broker) error {
 		var err error
 		if bridges, err = startBridges(cfg, b, log); err != nil {
@@ -91,12 +97,9 @@ func serve(cfg *configs.Config, log *zap.Logger, signals <-chan os.Signal) error
 		log.Warn("cannot tell the service manager that we are ready", zap.Error(err))
 	}
 
-	select {
-	case s := <-signals:
-		log.Info("stopping", zap.Stringer("signal", s))
-	case err = <-b.Failed():
-		log.Error("a worker has failed", zap.Error(err))
-	}
+	l.start(b)
+	err = work(b, l, log, signals)
+	l.close()
 	_ = platform.Notify("STOPPING=1") // of no consequence any more
 	began = time.Now()
 	err = errors.Join(err, closeBridges(bridges), b.Close())
@@ -104,16 +107,37 @@ func serve(cfg *configs.Config, log *zap.Logger, signals <-chan os.Signal) error
 	return err
 }
 
+// work lasts until the broker is to stop.
+func work(b *broker.Broker, l *live, log *zap.Logger, signals <-chan os.Signal) error {
+	for {
+		select {
+		case s := <-signals:
+			if s == syscall.SIGHUP {
+				l.reload(zap.Stringer("signal", s))
+				continue
+			}
+			log.Info("stopping", zap.Stringer("signal", s))
+			return nil
+		case files := <-l.wake:
+			l.reload(zap.Strings("files", files))
+		case err := <-b.Failed():
+			log.Error("a worker has failed", zap.Error(err))
+			return err
+		}
+	}
+}
+
 // spareFiles are descriptors that are not for clients: store, logs, listeners,
 // bridges, epoll.
 const spareFiles = 64
 
-func brokerOptions(cfg *configs.Config, dir string, files uint64, log *zap.Logger) broker.Options {
+func brokerOptions(cfg *configs.Config, live *live, dir string, files uint64, log *zap.Logger) (o broker.Options, err error) {
 	l := &cfg.Limits
-	o := broker.Options{
+	o = broker.Options{
 		Workers: cfg.Workers,
 		Limits: session.Limits{
 			PacketBytesMax:      int(l.PacketBytesMax),
+			TopicBytesMax:       l.TopicBytesMax,
 			TopicLevelsMax:      l.TopicLevelsMax,
 			ClientIDBytesMax:    l.ClientIDBytesMax,
 			SubscriptionsMax:    l.SubscriptionsMax,
@@ -124,6 +148,10 @@ func brokerOptions(cfg *configs.Config, dir string, files uint64, log *zap.Logge
 			SessionExpiryMax:    time.Duration(l.SessionExpiryMax),
 			KeepAliveMax:        time.Duration(l.KeepaliveMax),
 			TopicAliasMax:       l.TopicAliasMax,
+			AliasBytesMax:       session.DefaultLimits().AliasBytesMax,
+			TopicAliasOutMax:    l.TopicAliasOutMax,
+			DeniedDisconnects:   cfg.Auth.DeniedPublish == "disconnect",
+			ResponseInfo:        cfg.MQTT.ResponseInformation,
 			RetainedMessagesMax: l.RetainedMessagesMax,
 			RetainedBytesMax:    int(l.RetainedBytesMax),
 		},
@@ -131,8 +159,15 @@ func brokerOptions(cfg *configs.Config, dir string, files uint64, log *zap.Logge
 		ConnectTimeout:  time.Duration(l.ConnectTimeout),
 		ConnectBytesMax: int(l.ConnectBytesMax),
 		OutputBytesMax:  int(l.OutputBytesMax),
-		OpenStore:       func(e persist.Events) (persist.Store, error) { return openStore(cfg, dir, e, log) },
-		Logger:          log,
+		Guard:           guardOptions(&cfg.Auth),
+		Pool:            front.PoolOptions{HandshakesMax: l.HandshakesMax},
+
+		ConnectionsPerAddressMax: l.ConnectionsPerAddressMax, ConnectsPerSecondMax: l.ConnectsPerSecondMax,
+		ConnectsPerSecondPerAddressMax: l.ConnectsPerSecondPerAddressMax,
+		MessagesPerSecondMax:           l.MessagesPerSecondMax, BytesPerSecondMax: int(l.BytesPerSecondMax),
+
+		OpenStore: func(e persist.Events) (persist.Store, error) { return openStore(cfg, dir, e, log) },
+		Logger:    log,
 	}
 	if o.Workers == 0 {
 		o.Workers = min(runtime.GOMAXPROCS(0), 256)
@@ -140,13 +175,23 @@ func brokerOptions(cfg *configs.Config, dir string, files uint64, log *zap.Logge
 	if room := int(min(files, 1<<20)) - spareFiles; o.ConnectionsMax == 0 || o.ConnectionsMax > room {
 		o.ConnectionsMax = max(room, 1)
 	}
-	for i := range cfg.Listeners {
-		o.Listeners = append(o.Listeners, front.Listener{
-			Address: cfg.Listeners[i].Address, ConnectionsMax: cfg.Listeners[i].ConnectionsMax,
-		})
+	rules, sources, err := live.rules()
+	if err == nil {
+		o.Rules, live.last = rules, *sources
+		o.Listeners, err = live.listeners(dir)
 	}
-	return o
+	return o, err
 }
+
+// webSocket is what a listener speaks below MQTT, nil if nothing.
+func webSocket(c *configs.Listener) *wire.WebSocketOptions {
+	if c.Protocol != "websocket" {
+		return nil
+	}
+	return &wire.WebSocketOptions{Path: c.WebSocketPath, Origins: c.WebSocketOrigins}
+}
+
+func isUnix(address string) bool { return strings.HasPrefix(address, "unix:") }
 
 func openStore(cfg *configs.Config, dir string, e persist.Events, log *zap.Logger) (persist.Store, error) {
 	if cfg.Store.Kind == "memory" {

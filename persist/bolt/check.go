@@ -97,7 +97,7 @@ func checkFile(f io.ReaderAt, size int64) (clean bool, err error) {
 	if err := c.checkTree(c.meta.root, nil, nil, 0, true); err != nil {
 		return clean, err
 	}
-	for _, name := range bucketNames {
+	for _, name := range bucketNames[:bucketsFirst] {
 		if !c.names[string(name)] && len(c.names) > 0 {
 			return clean, damaged("no bucket %q", name)
 		}

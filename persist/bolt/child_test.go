@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,6 +29,7 @@ var children = map[string]func(){
 	"publish": childPublish,
 	"hold":    childHold,
 	"full":    childFull,
+	"mounts":  childMounts,
 }
 
 func child(t *testing.T, what, dir string) *exec.Cmd {
@@ -267,8 +269,8 @@ func TestSecondProcess(t *testing.T) {
 	opt.Path, opt.Events = dir, newAnswers()
 	start := time.Now()
 	_, err := Open(opt)
-	if err == nil || !bytes.Contains([]byte(err.Error()), []byte(filepath.Join(dir, fileName))) {
-		t.Fatalf("error %v does not name the file", err)
+	if err == nil || !strings.Contains(err.Error(), filepath.Join(dir, fileName)) || !strings.HasSuffix(err.Error(), fmt.Sprint("pid ", cmd.Process.Pid)) {
+		t.Fatalf("error %v does not name the file and the process", err)
 	}
 	if took := time.Since(start); took > 5*time.Second { // a second and what a busy machine adds
 		t.Fatalf("took %v", took)

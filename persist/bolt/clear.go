@@ -44,6 +44,9 @@ func (t *txn) clearSession(id uint64, budget *int) (done bool, err error) {
 	if err := t.remove(t.b.counter, p[:]); err != nil {
 		return false, err
 	}
+	if err := t.remove(t.b.will, p[:]); err != nil {
+		return false, err
+	}
 	for _, b := range []*bbolt.Bucket{t.b.queue, t.b.sub, t.b.inbound} {
 		if err := t.clearBucket(b, p[:], budget); err != nil {
 			return false, err
@@ -63,7 +66,7 @@ func (t *txn) clearBucket(b *bbolt.Bucket, p []byte, budget *int) error {
 		*budget--
 		keys = append(keys, bytes.Clone(k))
 		if b == t.b.queue {
-			if h, err := persist.DecodeEntryHead(k, v); err == nil {
+			if h, err := persist.DecodeEntryHead(k, v, t.clk); err == nil {
 				t.dropRef(h.Ref)
 			}
 		}

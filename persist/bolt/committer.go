@@ -83,7 +83,8 @@ func (s *Store) nextRound(now time.Time) (time.Duration, mode) {
 	}
 	w := s.pending.Waiting()
 	if w.Ops > 0 {
-		wait, m := s.policy.due(w, s.opt.CommitInterval, now, s.start)
+		interval := s.meter.interval(s.opt.Now())
+		wait, m := s.policy.due(w, interval, s.opt.Patient || interval > s.opt.CommitInterval, now, s.start)
 		if m == modeInterval {
 			s.pending.Sweep()
 		}

@@ -135,13 +135,13 @@ func (s *Store) answer(r persist.FetchRequest) (f persist.Fetched, wait bool) {
 	s.dbMu.RLock()
 	defer s.dbMu.RUnlock()
 	err := errClosed
-	var bad []uint64
+	var bad, aged []uint64
 	if s.db != nil {
 		err = guard(func() error {
 			return s.db.View(func(tx *bbolt.Tx) error {
-				q := queueReader{tx: tx, clk: s.clk, id: r.Session, from: r.From, limit: overlay.Base}
+				q := queueReader{tx: tx, clk: s.clk, id: r.Session, from: r.From, limit: overlay.Base, now: s.opt.Now(), handed: overlay.Handed}
 				f, wait = overlay.Answer(r, &q)
-				bad = q.bad
+				bad, aged = q.bad, q.aged
 				return nil
 			})
 		})
@@ -149,21 +149,22 @@ func (s *Store) answer(r persist.FetchRequest) (f persist.Fetched, wait bool) {
 	if err != nil {
 		return persist.Fetched{Tag: r.Tag, Epoch: r.Epoch, Session: r.Session, From: r.From, Next: r.From, Err: err}, false
 	}
-	s.dropBad(r.Session, bad)
-	return f, wait
+	s.skipped.Add(uint64(len(bad)))
+	s.drop(r.Session, persist.OpDequeue, bad)
+	s.drop(r.Session, persist.OpExpire, aged)
+	return f, wait || !s.pending.Handed(&overlay, &f)
 }
 
 var errClosed = errors.New("store file is not open")
 
-// dropBad removes entries that cannot be read.
-func (s *Store) dropBad(id uint64, seqs []uint64) {
+// drop removes entries that cannot be read, or are too old.
+func (s *Store) drop(id uint64, kind persist.OpKind, seqs []uint64) {
 	if len(seqs) == 0 {
 		return
 	}
-	s.skipped.Add(uint64(len(seqs)))
 	var b persist.Batch
 	for _, seq := range seqs {
-		b.Dequeue(id, seq)
+		b.Add(persist.Op{Kind: kind, ID: id, Seq: seq})
 	}
 	s.Submit(&b)
 }
@@ -177,6 +178,10 @@ type queueReader struct {
 	limit uint64 // beyond it only whether an entry is there is of interest
 	c     *bbolt.Cursor
 	bad   []uint64
+
+	now    int64  // of Options.Now
+	handed uint64 // Overlay.Handed
+	aged   []uint64
 }
 
 // Next implements persist.Reader.
@@ -199,7 +204,11 @@ func (q *queueReader) Next() (e persist.Entry, ok bool, err error) {
 		}
 		if e, err = q.read(k, v); err == nil {
 			e.Seq = seq
-			return e, true, nil
+			if e.Until == 0 || e.Until > q.now || e.Released || e.QoS == 2 && seq < q.handed {
+				return e, true, nil
+			}
+			q.aged = append(q.aged, seq)
+			continue
 		}
 		q.bad = append(q.bad, seq)
 	}

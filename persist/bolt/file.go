@@ -95,7 +95,7 @@ func lockFile(path string) (*os.File, error) {
 		case err != nil && !errors.Is(err, unix.EWOULDBLOCK):
 			return nil, fmt.Errorf("store file %s: lock: %w", path, err)
 		case time.Now().After(deadline):
-			return nil, fmt.Errorf("store file %s is in use by another process", path)
+			return nil, fmt.Errorf("store file %s is in use by %s", path, lockHolder(path))
 		}
 		time.Sleep(lockInterval)
 	}
@@ -113,6 +113,14 @@ func flock(f *os.File) error {
 	return lerr
 }
 
+// mappable tells whether a file of so many bytes can be mapped.
+func mappable(bytes int64, path string, is32bit bool) error {
+	if is32bit && bytes > maxMappedBytes {
+		return fmt.Errorf("store file %s has %d bytes, a 32-bit system can map at most %d: drain or compact it on a 64-bit system, or move it away", path, bytes, maxMappedBytes)
+	}
+	return nil
+}
+
 // sameFile tells whether path still names f: while we waited for the lock, the
 // other process may have moved the file and made another.
 func sameFile(f *os.File, path string) bool {
@@ -122,19 +130,31 @@ func sameFile(f *os.File, path string) bool {
 }
 
 // openFile opens the file and reads what Load gives. A damaged file is moved
-// aside once.
+// aside once, and what could be read of it is put in its place.
 func (s *Store) openFile() error {
+	if err := finishSalvage(s.path); err != nil {
+		return err
+	}
 	err := s.openOnce()
 	if !isDamage(err) {
 		return err
 	}
+	report, serr := salvageTo(s.path, salvagePath(s.path), s.opt.MaxFileBytes)
+	if serr != nil {
+		s.log.Error("nothing could be salvaged of the damaged store file", zap.String("file", s.path), zap.Error(serr))
+	}
 	moved, merr := quarantine(s.path)
+	if merr == nil {
+		merr = finishSalvage(s.path)
+	}
 	if merr != nil {
 		return errors.Join(err, merr)
 	}
-	s.quarantined = moved
-	s.log.Error("store file is damaged: moved aside, beginning with an empty store",
-		zap.String("file", s.path), zap.String("moved_to", moved), zap.Error(err))
+	s.quarantined, s.salvaged = moved, report.Records()
+	s.log.Error("store file is damaged: moved aside, going on with what could be read of it",
+		zap.String("file", s.path), zap.String("moved_to", moved), zap.Error(err),
+		zap.Int("sessions", report.Sessions), zap.Int("messages", report.Messages), zap.Int("retained", report.Retained),
+		zap.Int("damaged_pages", report.BadPages), zap.Int("damaged_records", report.BadRecords))
 	return s.openOnce()
 }
 
@@ -149,6 +169,10 @@ func (s *Store) openOnce() error {
 		f.Close()
 		return fmt.Errorf("store file: %w", err)
 	}
+	if err := mappable(info.Size(), s.path, is32bit); err != nil {
+		f.Close()
+		return err
+	}
 	fresh := info.Size() == 0
 	s.clean = !fresh
 	if !fresh {
@@ -162,6 +186,7 @@ func (s *Store) openOnce() error {
 		f.Close() // also drops the lock, if bbolt panicked and left the file open
 		return err
 	}
+	s.opened(db)
 	if err := s.readFile(db, fresh); err != nil {
 		closeBolt(db)
 		return err
@@ -172,8 +197,14 @@ func (s *Store) openOnce() error {
 			return err
 		}
 	}
-	s.db, s.file = db, f
+	s.db, s.file, s.doubt = db, f, !fresh
 	return nil
+}
+
+func (s *Store) opened(db *bbolt.DB) {
+	if hook := s.opt.hooks.opened; hook != nil {
+		hook(db)
+	}
 }
 
 // readFile prepares a fresh file, or checks and loads an old one.
@@ -183,7 +214,7 @@ func (s *Store) readFile(db *bbolt.DB, fresh bool) error {
 			return fmt.Errorf("store file %s: %w", s.path, err)
 		}
 	}
-	return guard(func() error {
+	err := guard(func() error {
 		return db.View(func(tx *bbolt.Tx) error {
 			s.fileBytes.Store(tx.Size())
 			if err := checkSchema(tx, s.path); err != nil {
@@ -192,10 +223,24 @@ func (s *Store) readFile(db *bbolt.DB, fresh bool) error {
 			return s.load(tx)
 		})
 	})
+	if err == nil && fresh {
+		s.account(freshBytes+written(db)+pageBytes, 1)
+	}
+	return err
+}
+
+// freshBytes is what bbolt writes into an empty file.
+const freshBytes = 4 * pageBytes
+
+// written gives the bytes of all pages that transactions of db have written,
+// without the one meta page for each.
+func written(db *bbolt.DB) uint64 {
+	st := db.Stats().TxStats
+	return uint64(st.GetPageAlloc())
 }
 
 func checkSchema(tx *bbolt.Tx, path string) error {
-	for _, name := range bucketNames {
+	for _, name := range bucketNames[:bucketsFirst] {
 		if tx.Bucket(name) == nil {
 			return damaged("no bucket %q", name)
 		}

@@ -9,8 +9,10 @@ import (
 	"sluice/persist"
 )
 
-// schema is the version of the layout that this program writes.
-const schema = 1
+// schema is the version of the layout that this program writes. 2 added wills,
+// the limits of queues, Entry.Shared and Entry.Until, and left out
+// Message.From; it reads all that 1 wrote.
+const schema = 2
 
 var (
 	bucketMeta     = []byte("meta")
@@ -22,24 +24,29 @@ var (
 	bucketMessage  = []byte("message")
 	bucketRef      = []byte("ref")
 	bucketRetained = []byte("retained")
+	bucketWill     = []byte("will")
 
 	bucketNames = [][]byte{
 		bucketMeta, bucketSession, bucketSub, bucketInbound, bucketCounter,
-		bucketQueue, bucketMessage, bucketRef, bucketRetained,
+		bucketQueue, bucketMessage, bucketRef, bucketRetained, bucketWill,
 	}
 
 	keySchema = []byte("schema")
 	keyState  = []byte("state")
 )
 
+// bucketsFirst is how many of bucketNames each file has, from the first schema
+// on. The others come with the first change.
+const bucketsFirst = 9
+
 // buckets are all buckets in one transaction.
 type buckets struct {
-	meta, session, sub, inbound, counter, queue, message, ref, retained *bbolt.Bucket
+	meta, session, sub, inbound, counter, queue, message, ref, retained, will *bbolt.Bucket
 }
 
 func bucketsOf(tx *bbolt.Tx) (b buckets) {
 	for i, p := range []**bbolt.Bucket{
-		&b.meta, &b.session, &b.sub, &b.inbound, &b.counter, &b.queue, &b.message, &b.ref, &b.retained,
+		&b.meta, &b.session, &b.sub, &b.inbound, &b.counter, &b.queue, &b.message, &b.ref, &b.retained, &b.will,
 	} {
 		*p = tx.Bucket(bucketNames[i])
 	}
@@ -109,8 +116,20 @@ func retainedKey(topic string) []byte { return appendName(nil, topic) }
 
 // createBuckets makes an empty store of an empty file.
 func createBuckets(tx *bbolt.Tx) error {
-	for _, name := range bucketNames {
+	for _, name := range bucketNames[:bucketsFirst] {
 		if _, err := tx.CreateBucket(name); err != nil {
+			return err
+		}
+	}
+	return upgrade(tx)
+}
+
+// upgrade makes a file of an older schema one of this, as part of a transaction
+// that changes something: so it needs no room on a full disk before there is
+// some, and a file that is only read stays as it is.
+func upgrade(tx *bbolt.Tx) error {
+	for _, name := range bucketNames[bucketsFirst:] {
+		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err
 		}
 	}

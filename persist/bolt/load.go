@@ -39,15 +39,21 @@ func (s *Store) load(tx *bbolt.Tx) error {
 	l.loadSessions()
 	l.loadSubscriptions()
 	l.loadInbound()
+	l.loadWills()
 	l.loadQueues()
 	l.loadRetained()
 	s.clk, s.image = l.clk, l.image
+	s.boot, s.firstCommit = l.state.Boot+1, l.state.Commit
+	l.image.Boot = s.boot
+	s.meter.restore(l.state.Spent, l.state.Day, l.state.DayBytes)
 	s.sessionID.Store(l.state.SessionID)
 	s.messageID.Store(l.state.MessageID)
 	s.skipped.Store(l.skipped)
 	s.pending = persist.NewPending(s.opt.MaxPendingBytes, int64(s.opt.CommitInterval/16))
 	for i := range l.queues {
-		s.pending.Restore(l.image.Sessions[i].ID, l.queues[i])
+		rec := &l.image.Sessions[i].Session
+		s.pending.Restore(rec.ID, l.queues[i])
+		s.pending.Limit(rec.ID, rec.Queue)
 	}
 	s.dead = nil
 	for id := range l.dead {
@@ -140,6 +146,24 @@ func (l *loader) loadInbound() {
 	}
 }
 
+func (l *loader) loadWills() {
+	if l.b.will == nil { // an older schema
+		return
+	}
+	c := l.b.will.Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		s := l.session(k)
+		if s == nil {
+			continue
+		}
+		if w, err := persist.DecodeWill(k, v, l.clk); err != nil {
+			l.skipped++
+		} else {
+			s.Will = &w
+		}
+	}
+}
+
 // loadQueues finds the ends of the queues, going from one session to the next.
 func (l *loader) loadQueues() {
 	for i := range l.image.Sessions {
@@ -169,7 +193,7 @@ func (l *loader) loadQueue(s *persist.SessionImage) persist.Counters {
 	c := l.b.queue.Cursor()
 	first, last := ends(c, s.ID)
 	if first != 0 && (rec == nil || err != nil) {
-		counters = countQueue(c, s.ID)
+		counters = countQueue(c, s.ID, l.clk)
 	}
 	counters.Tail = max(counters.Tail, last+1, 1)
 	s.Tail, s.Head = counters.Tail, first
@@ -202,13 +226,13 @@ func ends(c *bbolt.Cursor, id uint64) (first, last uint64) {
 }
 
 // countQueue counts a queue whose counters are lost.
-func countQueue(c *bbolt.Cursor, id uint64) (n persist.Counters) {
+func countQueue(c *bbolt.Cursor, id uint64, clk persist.Clock) (n persist.Counters) {
 	n.Tail = 1
 	p := idKey(id)
 	for k, v := c.Seek(p[:]); bytes.HasPrefix(k, p[:]) && len(k) == 16; k, v = c.Next() {
 		n.Tail = binary.BigEndian.Uint64(k[8:]) + 1
 		n.Depth++
-		if h, err := persist.DecodeEntryHead(k, v); err == nil {
+		if h, err := persist.DecodeEntryHead(k, v, clk); err == nil {
 			n.Bytes += h.Bytes
 		}
 	}

@@ -20,7 +20,7 @@ func TestNewerVersion(t *testing.T) {
 	opt := DefaultOptions()
 	opt.Path, opt.Events = dir, newAnswers()
 	_, err := Open(opt)
-	if err == nil || !strings.Contains(err.Error(), "format 2") {
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("format %d", schema+1)) {
 		t.Fatalf("error %v", err)
 	}
 	after, _ := os.ReadFile(filepath.Join(dir, fileName))

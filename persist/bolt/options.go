@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"go.etcd.io/bbolt"
 	"go.uber.org/zap"
 
 	"sluice/persist"
@@ -27,6 +28,20 @@ type Options struct {
 	// whose receivers do not acknowledge; a short interval wears the flash: a
 	// commit writes at least 12 KiB, however little changes.
 	CommitInterval time.Duration
+
+	// CommitIntervalMax is what the commit interval may become when the write
+	// budget is used up. Default: 5 s. Not more than CommitInterval: it stays
+	// as it is. Danger: publishers wait up to this long.
+	CommitIntervalMax time.Duration
+
+	// WriteBudgetBytes is how much may be written in a day, all pages counted.
+	// As it is used up, commits become rarer (budget.go). Default and 0: no
+	// budget. At least 1 MiB.
+	WriteBudgetBytes int64
+
+	// Patient makes a commit wait for the whole interval even if publishers
+	// wait for nothing else. Default: false.
+	Patient bool
 
 	// MaxPendingBytes bounds the messages, in bytes, that wait for a disk that
 	// is slow or full; beyond it, groups with messages are settled with
@@ -59,11 +74,18 @@ type Options struct {
 type hooks struct {
 	commit  func(freeing bool, write func() error) error // around each transaction
 	backoff time.Duration                                // instead of backoffMin
+	confirm func(write func() error) func() error        // around the writing of a meta page that is in doubt
+	opened  func(db *bbolt.DB)                           // after each opening of the file
 }
 
 const (
 	defaultCommitInterval  = 50 * time.Millisecond
 	defaultMaxPendingBytes = 16 << 20
+
+	defaultCommitIntervalMax = 5 * time.Second
+
+	// minBudgetBytes is what a hundred small commits write.
+	minBudgetBytes = 1 << 20
 
 	// maxMappedBytes is how much of a 32-bit address space the file may take:
 	// the map grows by doubling, and 2 GiB in one piece are rarely free.
@@ -77,7 +99,7 @@ const is32bit = math.MaxInt == math.MaxInt32
 
 // DefaultOptions gives the defaults. Path and Events remain to be set.
 func DefaultOptions() Options {
-	return Options{CommitInterval: defaultCommitInterval, MaxPendingBytes: defaultMaxPendingBytes}
+	return Options{CommitInterval: defaultCommitInterval, CommitIntervalMax: defaultCommitIntervalMax, MaxPendingBytes: defaultMaxPendingBytes}
 }
 
 // Validate gives all that is wrong with the options.
@@ -92,6 +114,12 @@ func (o *Options) Validate() error {
 	}
 	if o.CommitInterval < 0 {
 		bad("store: CommitInterval is negative: %v", o.CommitInterval)
+	}
+	if o.CommitIntervalMax < 0 {
+		bad("store: CommitIntervalMax is negative: %v", o.CommitIntervalMax)
+	}
+	if o.WriteBudgetBytes != 0 && o.WriteBudgetBytes < minBudgetBytes {
+		bad("store: WriteBudgetBytes is %d, the least is %d", o.WriteBudgetBytes, minBudgetBytes)
 	}
 	if o.MaxPendingBytes < 0 {
 		bad("store: MaxPendingBytes is negative: %d", o.MaxPendingBytes)

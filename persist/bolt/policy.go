@@ -65,13 +65,17 @@ func (p *policy) wakes(w persist.Waiting) bool {
 
 // due gives how long to wait for a commit of w, 0 for none at all, and the mode
 // to wait in. now is since Store.start, as is w.Oldest.
-func (p *policy) due(w persist.Waiting, interval time.Duration, now time.Time, start time.Time) (time.Duration, mode) {
+// patient is for an interval that is not to be cut short by publishers that wait.
+func (p *policy) due(w persist.Waiting, interval time.Duration, patient bool, now time.Time, start time.Time) (time.Duration, mode) {
 	if w.Slowed != p.slowed {
 		p.slowed, p.seen = w.Slowed, now
 	}
 	left := time.Duration(w.Oldest) + interval - now.Sub(start)
 	if w.Urgent || interval == 0 || w.Bytes >= earlyBytes || left <= 0 {
 		return 0, modeBusy
+	}
+	if patient {
+		return left, modeQuiet
 	}
 	if w.SlowGroups < earlyGroups {
 		return left, modeInterval

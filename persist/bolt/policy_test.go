@@ -180,12 +180,12 @@ func TestDue(t *testing.T) {
 		{100, persist.Waiting{Ops: 1, Oldest: int64(ms(100)), Slowed: 9, Urgent: true}, 0, modeBusy},
 		{100, persist.Waiting{Ops: 1, Oldest: int64(ms(100)), Slowed: 9, Bytes: earlyBytes}, 0, modeBusy},
 	} {
-		wait, m := p.due(x.w, ms(50), start.Add(ms(x.at)), start)
+		wait, m := p.due(x.w, ms(50), false, start.Add(ms(x.at)), start)
 		if wait != x.wait || m != x.mode {
 			t.Errorf("%d: wait %v in mode %d, want %v in mode %d", i, wait, m, x.wait, x.mode)
 		}
 	}
-	if wait, _ := p.due(w(100, 9, 0), 0, start.Add(ms(100)), start); wait != 0 {
+	if wait, _ := p.due(w(100, 9, 0), 0, false, start.Add(ms(100)), start); wait != 0 {
 		t.Errorf("without an interval: wait %v", wait)
 	}
 }

@@ -1,9 +1,11 @@
 package bolt
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,10 +28,13 @@ type Store struct {
 	sessionID, messageID atomic.Uint64 // the last that was given out
 
 	// Owned by the committer, once it runs.
+	doubt  bool     // the newest meta page may not be on the disk (doubt.go)
+	lost   bool     // the file is not under its name any more (vanish.go)
 	clean  bool     // the file is as a proper close leaves it
 	dead   []uint64 // deleted sessions that are still to be cleared away, in order
 	values []byte   // memory for the values of a transaction
 	policy policy   // when to commit
+	meter  meter    // what is written
 	trial  trial    // how the last commit went
 	shrink shrink   // when to look for room again
 
@@ -47,7 +52,10 @@ type Store struct {
 	image   *persist.Image // until Load
 
 	clk         persist.Clock // set by Open only
+	boot        uint64        // set by Open only
+	firstCommit uint64        // number of the last transaction before Open; set by Open only
 	quarantined string        // set by Open only
+	salvaged    int           // set by Open only
 	counters    counters
 	fileBytes   atomic.Int64
 	skipped     atomic.Uint64
@@ -64,9 +72,13 @@ type Store struct {
 // counters are for Stats.
 type counters struct {
 	commits, commitErrors, bytesWritten atomic.Uint64
+	commitTime, commitTimeMax           atomic.Int64 // ns
 }
 
-var _ persist.Store = (*Store)(nil)
+var (
+	_ persist.Store  = (*Store)(nil)
+	_ persist.Queues = (*Store)(nil)
+)
 
 // Open opens the store, creating it if need be. A damaged file is moved aside
 // and an empty store opened; Stats().Quarantined tells. A file that another
@@ -97,6 +109,7 @@ func Open(opt Options) (*Store, error) {
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.fetcher.init()
+	s.meter.init(&opt, opt.Now())
 	if err := s.openFile(); err != nil {
 		return nil, err
 	}
@@ -161,18 +174,43 @@ func (s *Store) Fetch(r persist.FetchRequest) { s.fetcher.ask(r) }
 // Stats implements persist.Store.
 func (s *Store) Stats() persist.Stats {
 	p, messages, bytes := s.pending.Stats()
+	now := s.opt.Now()
+	m := s.meter.read(now, s.day(now))
 	st := persist.Stats{
+		CommitInterval: m.interval, CommitsLastHour: m.commitsLastHour,
+		WriteBudgetBytes: s.opt.WriteBudgetBytes, WriteBudgetUsed: m.used, BytesToday: m.dayBytes,
+		CommitTime: time.Duration(s.counters.commitTime.Load()), CommitTimeMax: time.Duration(s.counters.commitTimeMax.Load()),
+		Boot: s.boot, CommitNumber: s.firstCommit + s.counters.commits.Load(),
 		Commits: s.counters.commits.Load(), CommitErrors: s.counters.commitErrors.Load(),
 		BytesSubmitted: p.BytesSubmitted, BytesWritten: s.counters.bytesWritten.Load(),
-		Cancelled: p.Cancelled, Enqueued: p.Enqueued, Dequeued: p.Dequeued, Refused: p.Refused,
+		Cancelled: p.Cancelled, Enqueued: p.Enqueued, Dequeued: p.Dequeued, Refused: p.Refused, Drops: p.Drops,
 		FileBytes: s.fileBytes.Load(), QueuedMessages: messages, QueuedBytes: bytes,
 		PendingBytes: s.pending.Waiting().TotalBytes,
-		Skipped:      s.skipped.Load(), Quarantined: s.quarantined,
+		Skipped:      s.skipped.Load(), Quarantined: s.quarantined, Salvaged: s.salvaged,
 	}
 	if err := s.err.Load(); err != nil {
 		st.Err = *err
 	}
 	return st
+}
+
+// QueueStats implements persist.Queues.
+func (s *Store) QueueStats(dst []persist.QueueStats) []persist.QueueStats {
+	n := len(dst)
+	dst = s.pending.AppendQueueStats(dst)
+	slices.SortFunc(dst[n:], func(a, b persist.QueueStats) int { return cmp.Compare(a.Session, b.Session) })
+	return dst
+}
+
+// day is the day of the store's clock.
+func (s *Store) day(now int64) uint64 { return uint64(max(s.clk.At(now), 0)) / 86400 }
+
+// account counts what has been written to the file.
+func (s *Store) account(bytes, commits uint64) {
+	now := s.opt.Now()
+	s.counters.bytesWritten.Add(bytes)
+	s.counters.commits.Add(commits)
+	s.meter.wrote(now, bytes, commits, s.day(now))
 }
 
 // Close implements persist.Store.
@@ -194,6 +232,11 @@ func (s *Store) finish() error {
 	}
 	if s.db == nil {
 		return err
+	}
+	if err == nil {
+		if err = s.checkName(); err != nil {
+			err = s.putThere()
+		}
 	}
 	if serr := s.seal(); err == nil {
 		err = serr

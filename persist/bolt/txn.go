@@ -3,6 +3,7 @@ package bolt
 import (
 	"bytes"
 	"fmt"
+	"time"
 
 	"go.etcd.io/bbolt"
 	"go.uber.org/zap"
@@ -21,6 +22,7 @@ type txn struct {
 	s       *Store
 	b       buckets
 	clk     persist.Clock
+	now     int64 // of Options.Now
 	again   bool
 	changed bool
 	values  []byte // memory for values: they must stay until the commit
@@ -40,6 +42,11 @@ func (s *Store) write(w *persist.Work, freeing bool) error {
 }
 
 func (s *Store) transaction(w *persist.Work, freeing bool) error {
+	if s.lost {
+		if err := s.putThere(); err != nil {
+			return err
+		}
+	}
 	if s.db == nil || s.broken {
 		if err := s.reopen(); err != nil {
 			return err
@@ -53,7 +60,12 @@ func (s *Store) transaction(w *persist.Work, freeing bool) error {
 			return err
 		}
 		defer s.rollback(tx)
-		t := &txn{s: s, b: bucketsOf(tx), clk: s.clk, values: s.values[:0], refs: make(map[uint64]int64)}
+		if tx.Bucket(bucketWill) == nil {
+			if err := upgrade(tx); err != nil {
+				return err
+			}
+		}
+		t := &txn{s: s, b: bucketsOf(tx), clk: s.clk, now: s.opt.Now(), values: s.values[:0], refs: make(map[uint64]int64)}
 		t.b.fill()
 		t.dead = append(t.dead, s.dead...)
 		if err := t.apply(w); err != nil {
@@ -63,11 +75,26 @@ func (s *Store) transaction(w *persist.Work, freeing bool) error {
 			s.dead = t.dead
 			return nil
 		}
+		if s.doubt {
+			if err := s.confirm(); err != nil {
+				return err
+			}
+		}
+		start, id := time.Now(), tx.ID()
 		if err := tx.Commit(); err != nil {
+			if s.reachedMeta(id) {
+				s.doubt, s.broken = true, true
+			}
+			if st := tx.Stats(); st.GetWrite() > 0 { // at least this
+				s.account(uint64(st.GetWrite())*pageBytes, 0)
+			}
 			return err
 		}
+		took := int64(time.Since(start))
+		s.counters.commitTime.Store(took)
+		s.counters.commitTimeMax.Store(max(s.counters.commitTimeMax.Load(), took))
 		s.wrote(tx, t)
-		return nil
+		return s.checkName()
 	})
 }
 
@@ -104,8 +131,7 @@ func (s *Store) wrote(tx *bbolt.Tx, t *txn) {
 		s.values = nil
 	}
 	st := tx.Stats()
-	s.counters.commits.Add(1)
-	s.counters.bytesWritten.Add(uint64(st.GetPageAlloc()) + pageBytes)
+	s.account(uint64(st.GetPageAlloc())+pageBytes, 1)
 	s.fileBytes.Store(s.highWater())
 }
 
@@ -137,13 +163,19 @@ func (t *txn) apply(w *persist.Work) error {
 	if !t.changed {
 		return nil
 	}
-	start := t.room(64)
-	t.values = persist.AppendState(t.values, keyState, persist.State{
-		Seconds:   t.clk.At(t.s.opt.Now()),
-		SessionID: t.s.sessionID.Load(),
-		MessageID: t.s.messageID.Load(),
-	})
+	start := t.room(96)
+	t.values = persist.AppendState(t.values, keyState, t.s.state())
 	return t.put(t.b.meta, keyState, t.values[start:])
+}
+
+// state is what the store notes about itself with each transaction.
+func (s *Store) state() persist.State {
+	spent, day, dayBytes := s.meter.saved()
+	return persist.State{
+		Spent: spent, Day: day, DayBytes: dayBytes,
+		Seconds: s.clk.At(s.opt.Now()), SessionID: s.sessionID.Load(), MessageID: s.messageID.Load(),
+		Boot: s.boot, Commit: s.firstCommit + s.counters.commits.Load() + 1,
+	}
 }
 
 // room makes room for a value of about n bytes, and gives where it will begin.
@@ -211,10 +243,25 @@ func (t *txn) queue(q *persist.QueueWork) error {
 			return err
 		}
 	}
+	if q.HasWill {
+		if err := t.will(q.Session, q.Will); err != nil {
+			return err
+		}
+	}
 	if len(q.Enqueue) == 0 && len(q.Release) == 0 && len(q.Dequeue) == 0 {
 		return nil
 	}
 	return t.messages(q)
+}
+
+func (t *txn) will(id uint64, w *persist.Will) error {
+	k := idKey(id)
+	if w == nil {
+		return t.remove(t.b.will, k[:])
+	}
+	start := t.room(64 + int(messageBytes(w.Msg)))
+	t.values = persist.AppendWill(t.values, k[:], w, t.clk)
+	return t.put(t.b.will, k[:], t.values[start:])
 }
 
 func (t *txn) subscription(id uint64, sub *persist.SubscriptionWork) error {
@@ -239,6 +286,7 @@ func (t *txn) messages(q *persist.QueueWork) error {
 		}
 	}
 	for i := range q.Enqueue {
+		q.Enqueue[i].Until = q.Limits.Until(t.now)
 		if err := t.enqueue(q.Session, &q.Enqueue[i], &c); err != nil {
 			return err
 		}
@@ -252,6 +300,9 @@ func (t *txn) messages(q *persist.QueueWork) error {
 		if err := t.dequeue(q.Session, seq, &c); err != nil {
 			return err
 		}
+	}
+	if err := t.trim(q, &c); err != nil {
+		return err
 	}
 	if c.Depth <= 0 {
 		c.Depth, c.Bytes = 0, 0
@@ -302,7 +353,7 @@ func (t *txn) head(key []byte) (h persist.EntryHead, ok bool) {
 	if rec == nil {
 		return h, false
 	}
-	h, err := persist.DecodeEntryHead(key, rec)
+	h, err := persist.DecodeEntryHead(key, rec, t.clk)
 	if err != nil {
 		return persist.EntryHead{}, true
 	}
@@ -382,14 +433,24 @@ func (s *Store) seal() error {
 	if s.clean || s.broken {
 		return nil
 	}
+	before := written(s.db)
 	err := guard(func() error {
+		if s.doubt {
+			if err := s.confirm(); err != nil {
+				return err
+			}
+		}
 		s.db.NoFreelistSync = false
 		return s.db.Update(func(tx *bbolt.Tx) error {
-			return tx.Bucket(bucketMeta).Put(keyState, persist.AppendState(nil, keyState, persist.State{
-				Seconds: s.clk.At(s.opt.Now()), SessionID: s.sessionID.Load(), MessageID: s.messageID.Load(),
-			}))
+			if err := upgrade(tx); err != nil {
+				return err
+			}
+			return tx.Bucket(bucketMeta).Put(keyState, persist.AppendState(nil, keyState, s.state()))
 		})
 	})
+	if err == nil {
+		s.account(written(s.db)-before+pageBytes, 1)
+	}
 	if err != nil {
 		s.log.Warn("store not closed properly: the next start takes longer", zap.String("file", s.path), zap.Error(err))
 		return fmt.Errorf("store file %s: %w", s.path, err)

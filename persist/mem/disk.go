@@ -23,6 +23,7 @@ type record struct {
 	session persist.Session
 	subs    map[string]persist.Subscription
 	inbound map[uint16]bool
+	will    *persist.Will
 	entries []persist.Entry
 	bytes   int64 // of the messages
 	tail    uint64
@@ -49,7 +50,7 @@ func (d *disk) apply(w *persist.Work, now int64) {
 	for i := range w.Queues {
 		q := &w.Queues[i]
 		if r := d.sessions[q.Session]; r != nil {
-			r.apply(q)
+			r.apply(q, now)
 		}
 	}
 	for _, r := range w.Retained {
@@ -61,7 +62,7 @@ func (d *disk) apply(w *persist.Work, now int64) {
 	}
 }
 
-func (r *record) apply(q *persist.QueueWork) {
+func (r *record) apply(q *persist.QueueWork, now int64) {
 	for _, s := range q.Subs {
 		if s.Sub == nil {
 			delete(r.subs, s.Filter)
@@ -76,20 +77,49 @@ func (r *record) apply(q *persist.QueueWork) {
 			delete(r.inbound, in.PacketID)
 		}
 	}
+	if q.HasWill {
+		r.will = q.Will
+	}
 	for i := range q.Enqueue {
 		r.bytes += size(q.Enqueue[i].Msg)
+		q.Enqueue[i].Until = q.Limits.Until(now)
 	}
 	r.entries = append(r.entries, q.Enqueue...)
 	for _, seq := range q.Release {
 		if i, ok := r.find(seq); ok {
 			e := &r.entries[i]
 			r.bytes -= size(e.Msg)
-			e.Msg, e.SubIDs, e.Released = nil, nil, true
+			e.Msg, e.SubIDs, e.Released, e.Shared, e.Until = nil, nil, true, false, 0
 		}
 	}
 	r.remove(q.Dequeue)
+	r.trim(q, now)
 	r.tail = max(r.tail, q.Tail)
 	q.Counters = persist.Counters{Tail: r.tail, Depth: int64(len(r.entries)), Bytes: r.bytes}
+}
+
+// trim removes what the limits of the queue do not permit.
+func (r *record) trim(q *persist.QueueWork, now int64) {
+	trim, ok := q.Trim(now)
+	q.Drops = persist.Drops{}
+	if !ok || len(q.Enqueue) == 0 {
+		return
+	}
+	c := persist.Counters{Depth: int64(len(r.entries)), Bytes: r.bytes}
+	var gone []uint64
+	for i := range r.entries {
+		e := &r.entries[i]
+		h := persist.EntryHead{Bytes: size(e.Msg), Until: e.Until, QoS2: e.QoS == 2, Released: e.Released}
+		remove, more := trim.Next(&c, e.Seq, &h, &q.Drops)
+		if !more {
+			break
+		}
+		if remove {
+			gone = append(gone, e.Seq)
+			c.Depth, c.Bytes = c.Depth-1, c.Bytes-h.Bytes
+		}
+	}
+	r.remove(gone)
 }
 
 // remove takes the entries of these sequence numbers, which are in order, out of the queue.
@@ -142,6 +172,10 @@ func (d *disk) image() *persist.Image {
 			s.Subscriptions = append(s.Subscriptions, r.subs[f])
 		}
 		s.Inbound = sorted(r.inbound)
+		if r.will != nil {
+			will := *r.will
+			s.Will = &will
+		}
 		im.Sessions = append(im.Sessions, s)
 	}
 	for _, topic := range sorted(d.retained) {
@@ -167,14 +201,18 @@ func sorted[K cmp.Ordered, V any](m map[K]V) []K {
 func (d *disk) clone(now int64) *disk {
 	c := newDisk()
 	c.at = now
+	later := func(at int64) int64 { return max(at+now-d.at, 1) }
 	moved := make(map[*mqtt.Message]*mqtt.Message)
 	move := func(m *mqtt.Message) *mqtt.Message {
-		if m == nil || m.Expires == 0 || now == d.at {
+		if m == nil || m.From == 0 && (m.Expires == 0 || now == d.at) {
 			return m
 		}
 		if moved[m] == nil {
 			n := *m
-			n.Expires = max(m.Expires+now-d.at, 1)
+			n.From = 0 // a session's id means nothing to the next process
+			if n.Expires != 0 {
+				n.Expires = later(m.Expires)
+			}
 			moved[m] = &n
 		}
 		return moved[m]
@@ -190,6 +228,17 @@ func (d *disk) clone(now int64) *disk {
 		n.entries = slices.Clone(r.entries)
 		for i := range n.entries {
 			n.entries[i].Msg = move(n.entries[i].Msg)
+			if at := &n.entries[i].Until; *at != 0 {
+				*at = later(*at)
+			}
+		}
+		if r.will != nil {
+			will := *r.will
+			will.Msg = move(will.Msg)
+			if will.Due != 0 {
+				will.Due = later(will.Due)
+			}
+			n.will = &will
 		}
 		c.sessions[id] = n
 	}

@@ -1,6 +1,8 @@
 package mem
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -40,6 +42,7 @@ type Store struct {
 	mu       sync.Mutex // guards what follows; held over a commit, so that there is one at a time
 	disk     *disk
 	fail     error
+	boot     uint64
 	requests []persist.FetchRequest // to answer, in order
 	waiting  []persist.FetchRequest // to answer after the next commit
 	commits  uint64
@@ -51,7 +54,10 @@ type Store struct {
 	done chan struct{}
 }
 
-var _ persist.Store = (*Store)(nil)
+var (
+	_ persist.Store  = (*Store)(nil)
+	_ persist.Queues = (*Store)(nil)
+)
 
 // New makes an empty store.
 func New(opt Options) *Store { return open(opt, nil) }
@@ -61,14 +67,16 @@ func open(opt Options, old *Store) *Store {
 	if opt.Now == nil {
 		opt.Now = func() int64 { return int64(mono.Now()) }
 	}
-	s := &Store{opt: opt, pending: persist.NewPending(opt.MaxPendingBytes, 0), disk: newDisk()}
+	s := &Store{opt: opt, pending: persist.NewPending(opt.MaxPendingBytes, 0), disk: newDisk(), boot: 1}
 	if old != nil {
+		s.boot = old.boot + 1
 		s.disk = old.disk.clone(opt.Now())
 		s.sessionID.Store(old.sessionID.Load())
 		s.messageID.Store(old.messageID.Load())
 		for _, id := range sorted(s.disk.sessions) {
 			r := s.disk.sessions[id]
 			s.pending.Restore(id, persist.Counters{Tail: r.tail, Depth: int64(len(r.entries)), Bytes: r.bytes})
+			s.pending.Limit(id, r.session.Queue)
 		}
 	}
 	if !opt.Manual {
@@ -82,7 +90,9 @@ func open(opt Options, old *Store) *Store {
 func (s *Store) Load() (*persist.Image, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.disk.image(), nil
+	im := s.disk.image()
+	im.Boot = s.boot
+	return im, nil
 }
 
 // NewSessionID implements persist.Store.
@@ -185,40 +195,67 @@ func (s *Store) answerNext() bool {
 	}
 	r := s.requests[0]
 	s.requests = s.requests[1:]
+	var aged []uint64
 	f := persist.Fetched{Tag: r.Tag, Epoch: r.Epoch, Session: r.Session, From: r.From, Next: r.From}
 	if o, ok := s.pending.Overlay(r.Session, r.From, max(r.MaxMessages, 1)); ok {
 		var wait bool
-		if f, wait = o.Answer(r, s.disk.reader(r)); wait {
+		rd := s.disk.reader(r, s.opt.Now(), o.Handed)
+		f, wait = o.Answer(r, rd)
+		aged = rd.aged
+		if wait || !s.pending.Handed(&o, &f) {
 			s.waiting = append(s.waiting, r)
 			s.mu.Unlock()
 			return true
 		}
 	}
 	s.mu.Unlock()
+	if len(aged) > 0 {
+		var b persist.Batch
+		for _, seq := range aged {
+			b.Add(persist.Op{Kind: persist.OpExpire, ID: r.Session, Seq: seq})
+		}
+		s.Submit(&b)
+	}
 	s.opt.Events.Fetched(r.Owner, f)
 	return true
 }
 
 // reader gives the entries of a queue from r.From on. A session that is not on
 // the disk has none.
-func (d *disk) reader(r persist.FetchRequest) *reader {
-	rec := d.sessions[r.Session]
-	if rec == nil {
-		return &reader{}
+func (d *disk) reader(r persist.FetchRequest, now int64, handed uint64) *reader {
+	rd := &reader{now: now, handed: handed}
+	if rec := d.sessions[r.Session]; rec != nil {
+		i, _ := rec.find(r.From)
+		rd.entries = rec.entries[i:]
 	}
-	i, _ := rec.find(r.From)
-	return &reader{entries: rec.entries[i:]}
+	return rd
 }
 
-type reader struct{ entries []persist.Entry }
+type reader struct {
+	entries []persist.Entry
+	now     int64
+	handed  uint64
+	aged    []uint64 // too old, left out
+}
 
 // Next implements persist.Reader.
 func (r *reader) Next() (e persist.Entry, ok bool, err error) {
-	if len(r.entries) == 0 {
-		return e, false, nil
+	for len(r.entries) > 0 {
+		e, r.entries = r.entries[0], r.entries[1:]
+		if e.Until == 0 || e.Until > r.now || e.Released || e.QoS == 2 && e.Seq < r.handed {
+			return e, true, nil
+		}
+		r.aged = append(r.aged, e.Seq)
 	}
-	e, r.entries = r.entries[0], r.entries[1:]
-	return e, true, nil
+	return persist.Entry{}, false, nil
+}
+
+// QueueStats implements persist.Queues.
+func (s *Store) QueueStats(dst []persist.QueueStats) []persist.QueueStats {
+	n := len(dst)
+	dst = s.pending.AppendQueueStats(dst)
+	slices.SortFunc(dst[n:], func(a, b persist.QueueStats) int { return cmp.Compare(a.Session, b.Session) })
+	return dst
 }
 
 // Stats implements persist.Store.
@@ -229,7 +266,7 @@ func (s *Store) Stats() persist.Stats {
 	defer s.mu.Unlock()
 	return persist.Stats{
 		Commits: s.commits, CommitErrors: s.failures, BytesSubmitted: p.BytesSubmitted,
-		Cancelled: p.Cancelled, Enqueued: p.Enqueued, Dequeued: p.Dequeued, Refused: p.Refused,
+		Cancelled: p.Cancelled, Enqueued: p.Enqueued, Dequeued: p.Dequeued, Refused: p.Refused, Drops: p.Drops,
 		QueuedMessages: messages, QueuedBytes: bytes, PendingBytes: w.TotalBytes, Err: s.err,
 	}
 }

@@ -22,6 +22,7 @@ type modelSession struct {
 	rec     persist.Session
 	subs    map[string]persist.Subscription
 	inbound map[uint16]bool
+	will    *persist.Will
 	queue   map[uint64]persist.Entry
 	tail    uint64
 }
@@ -86,6 +87,10 @@ func (m *model) apply(op *persist.Op) (acted bool, err error) {
 		s.inbound[op.PacketID] = true
 	case persist.OpDeleteInbound:
 		delete(s.inbound, op.PacketID)
+	case persist.OpPutWill:
+		s.will = op.Will
+	case persist.OpDeleteWill:
+		s.will = nil
 	}
 	return acted, nil
 }
@@ -112,6 +117,9 @@ func (m *model) dump() (lines []string) {
 		for _, p := range slices.Sorted(maps.Keys(s.inbound)) {
 			lines = append(lines, fmt.Sprintf("session %d inbound %d", id, p))
 		}
+		if s.will != nil {
+			lines = append(lines, fmt.Sprintf("session %d will expires %v %d: %s", id, s.will.HasExpiry, s.will.ExpirySeconds, dumpMessage(s.will.Msg)))
+		}
 		for _, seq := range slices.Sorted(maps.Keys(s.queue)) {
 			lines = append(lines, fmt.Sprintf("session %d entry %s", id, dumpEntry(s.queue[seq])))
 		}
@@ -123,16 +131,16 @@ func (m *model) dump() (lines []string) {
 }
 
 func dumpEntry(e persist.Entry) string {
-	return fmt.Sprintf("%d qos %d retain %v released %v ids %v: %s", e.Seq, e.QoS, e.Retain, e.Released, e.SubIDs, dumpMessage(e.Msg))
+	return fmt.Sprintf("%d qos %d retain %v released %v shared %v ids %v: %s", e.Seq, e.QoS, e.Retain, e.Released, e.Shared, e.SubIDs, dumpMessage(e.Msg))
 }
 
-// dumpMessage leaves out the id, which a store need not keep, and the expiry,
-// which has a test of its own.
+// dumpMessage leaves out the id, which a store need not keep, the session it is
+// from, which it must not keep, and the expiry, which has a test of its own.
 func dumpMessage(m *mqtt.Message) string {
 	if m == nil {
 		return "-"
 	}
-	return fmt.Sprintf("%s props %x payload %s from %d qos %d retain %v", short(m.Topic), m.Props, short(m.Payload), m.From, m.QoS, m.Retain)
+	return fmt.Sprintf("%s props %x payload %s qos %d retain %v", short(m.Topic), m.Props, short(m.Payload), m.QoS, m.Retain)
 }
 
 // short gives long bytes by length and content.

@@ -140,6 +140,11 @@ func (r *rig) randomOp(rnd *rand.Rand) persist.Op {
 		return persist.Op{Kind: persist.OpDeleteRetained, Entry: persist.Entry{Msg: msg()}}
 	case n < 96:
 		return persist.Op{Kind: persist.OpDeleteSession, ID: id}
+	case n < 97:
+		if rnd.IntN(2) == 0 {
+			return persist.Op{Kind: persist.OpDeleteWill, ID: id}
+		}
+		return persist.Op{Kind: persist.OpPutWill, ID: id, Will: &persist.Will{Msg: msg()}}
 	case n < 98:
 		return persist.Op{Kind: persist.OpAttach, ID: id}
 	default:

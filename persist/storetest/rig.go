@@ -296,6 +296,7 @@ func (r *rig) contents() *model {
 		for _, sub := range s.Subscriptions {
 			ms.subs[sub.Filter] = sub
 		}
+		ms.will = s.Will
 		for _, id := range s.Inbound {
 			ms.inbound[id] = true
 		}

@@ -2,10 +2,14 @@
 //
 //	node mqttjs.mjs SCENARIO VERSION URL
 //
+// The environment may say how to log in (E2E_USER, E2E_PASSWORD) and whom to trust
+// (E2E_CA, a file).
+//
 // Exit status 0: the scenario went as it must. Otherwise stderr says what did not.
 
 import mqtt from 'mqtt'
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 
 const [scenario, version, url] = process.argv.slice(2)
 const patience = 30_000 // ms for a whole scenario
@@ -16,12 +20,16 @@ setTimeout(() => {
 	process.exit(1)
 }, patience).unref()
 
+const { E2E_USER: username, E2E_PASSWORD: password, E2E_CA: ca } = process.env
+const login = { username, password, ...(ca && { ca: readFileSync(ca) }) }
+
 function connect(clientId, options = {}) {
 	return mqtt.connectAsync(url, {
 		clientId: `${clientId} ${scenario} ${version}`,
 		protocolVersion,
 		protocolId: protocolVersion === 3 ? 'MQIsdp' : 'MQTT',
 		reconnectPeriod: 10,
+		...login,
 		...options,
 	})
 }
@@ -29,12 +37,13 @@ function connect(clientId, options = {}) {
 // durable are the options of a session that outlives its connection.
 const durable = { clean: false, properties: { sessionExpiryInterval: 1000 } }
 
-// collect gathers what a client gets, as "topic payload qos", until there are n.
-function collect(client) {
+// collect gathers what a client gets, as "topic payload qos", until there are n. show
+// may make something shorter of a payload.
+function collect(client, show = (payload) => payload) {
 	const all = []
 	let check = () => {}
 	client.on('message', (topic, payload, packet) => {
-		all.push(`${topic} ${payload} ${packet.qos}`)
+		all.push(`${topic} ${show(payload, packet)} ${packet.qos}`)
 		check()
 	})
 	return (n) => new Promise((resolve) => {
@@ -96,7 +105,7 @@ const scenarios = {
 			want.push(`${topic}/q ${i} 1`)
 		}
 		await Promise.all(sent)
-		const back = mqtt.connect(url, { clientId: `away ${scenario} ${version}`, protocolVersion, protocolId: protocolVersion === 3 ? 'MQIsdp' : 'MQTT', ...durable })
+		const back = mqtt.connect(url, { clientId: `away ${scenario} ${version}`, protocolVersion, protocolId: protocolVersion === 3 ? 'MQIsdp' : 'MQTT', ...login, ...durable })
 		const received = collect(back) // before CONNACK: messages follow it at once
 		const connack = await new Promise((resolve) => back.on('connect', resolve))
 		if (protocolVersion > 3) assert.equal(connack.sessionPresent, true)
@@ -116,6 +125,44 @@ const scenarios = {
 		dying.stream.destroy()
 		assert.deepEqual(await received(1), [`${topic}/will/dying gone 1`])
 		await watch.endAsync()
+	},
+
+	// All that is done over each transport, as in transports_test.go.
+	async transport() {
+		const at = `${url.split(':')[0]}/${topic}`
+		const sub = await connect(`sub ${at}`)
+		const received = collect(sub, (payload) => payload.length)
+		await sub.subscribeAsync(`${at}/#`, { qos: 2 })
+		const pub = await connect(`pub ${at}`)
+		const want = []
+		for (const qos of [0, 1, 2]) {
+			for (const size of [1, 200 * 1024]) {
+				await pub.publishAsync(`${at}/data`, Buffer.alloc(size, 'x'), { qos })
+				want.push(`${at}/data ${size} ${qos}`)
+			}
+		}
+		await received(want.length)
+		await pub.publishAsync(`kept/${at}`, 'kept', { qos: 1, retain: true })
+		const late = await connect(`late ${at}`)
+		const kept = collect(late, (_, packet) => packet.retain)
+		await late.subscribeAsync(`kept/${at}`, { qos: 1 })
+		assert.deepEqual(await kept(1), [`kept/${at} true 1`])
+
+		const dying = await connect(`dying ${at}`, { reconnectPeriod: 0, will: { topic: `${at}/will`, payload: 'gone', qos: 1 } })
+		dying.stream.destroy()
+		want.push(`${at}/will 4 1`)
+		assert.deepEqual(await received(want.length), want)
+
+		const away = await connect(`away ${at}`, durable)
+		await away.subscribeAsync(`away/${at}`, { qos: 1 })
+		await away.endAsync()
+		await pub.publishAsync(`away/${at}`, 'missed', { qos: 1 })
+		const back = mqtt.connect(url, { clientId: `away ${at} ${scenario} ${version}`, protocolVersion, ...login, ...durable })
+		const missed = collect(back)
+		const connack = await new Promise((resolve) => back.on('connect', resolve))
+		assert.equal(connack.sessionPresent, true)
+		assert.deepEqual(await missed(1), [`away/${at} missed 1`])
+		for (const c of [sub, pub, late, back]) await c.endAsync()
 	},
 }
 

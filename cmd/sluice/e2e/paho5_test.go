@@ -24,14 +24,20 @@ type client5 struct {
 	disconnected chan byte // the reason code of a DISCONNECT from the broker
 }
 
-// paho5 connects one. change may alter what it is before it connects.
+// paho5 connects one. change may alter what it is before it connects; it must
+// give a connection if address is "".
 func paho5(t testing.TB, address, id string, change func(*paho.ClientConfig, *paho.Connect)) *client5 {
 	t.Helper()
-	conn, err := net.Dial("tcp", address)
+	c, err := tryPaho5(t, address, id, change)
 	must(t, err)
-	c := &client5{t: t, disconnected: make(chan byte, 1)}
+	return c
+}
+
+// tryPaho5 is paho5 for a client that may be refused; connack says why.
+func tryPaho5(t testing.TB, address, id string, change func(*paho.ClientConfig, *paho.Connect)) (c *client5, err error) {
+	t.Helper()
+	c = &client5{t: t, disconnected: make(chan byte, 1)}
 	cfg := paho.ClientConfig{
-		Conn:          conn,
 		PacketTimeout: patience,
 		OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(r paho.PublishReceived) (bool, error) {
 			c.put(r.Packet)
@@ -44,11 +50,16 @@ func paho5(t testing.TB, address, id string, change func(*paho.ClientConfig, *pa
 	if change != nil {
 		change(&cfg, cp)
 	}
+	if address != "" {
+		cfg.Conn, err = net.Dial("tcp", address)
+		must(t, err)
+	}
 	c.Client = paho.NewClient(cfg)
-	c.connack, err = c.Connect(within(t), cp)
-	must(t, err)
+	if c.connack, err = c.Connect(within(t), cp); err != nil {
+		return c, err
+	}
 	t.Cleanup(func() { _ = c.Disconnect(&paho.Disconnect{}) }) // it may have gone
-	return c
+	return c, nil
 }
 
 // durable5 asks for a session that outlives its connection by seconds.

@@ -41,6 +41,8 @@ type ClientOptions struct {
 	// OnAcked gets the tag of each QoS 1 or 2 message that the broker has taken:
 	// PUBACK or PUBCOMP with success came.
 	OnAcked func(tag uint64)
+	// Dial, if not nil, opens connections in place of plain TCP or a unix socket.
+	Dial func(address string) (net.Conn, error)
 	// Silent leaves incoming messages unacknowledged.
 	Silent bool
 }
@@ -99,11 +101,7 @@ func NewClient(opt ClientOptions) *Client {
 // Connect connects to an address (host:port, or unix:/path) and sends again
 // what is under way. It tells whether the broker has the session still.
 func (c *Client) Connect(address string) (present bool, err error) {
-	network := "tcp"
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		network, address = "unix", path
-	}
-	conn, err := net.DialTimeout(network, address, connectMax)
+	conn, err := c.dial(address)
 	if err != nil {
 		return false, err
 	}
@@ -130,6 +128,17 @@ func (c *Client) Connect(address string) (present bool, err error) {
 	c.tasks.Go(func() { c.write(conn, wake, lost) })
 	c.tasks.Go(func() { c.drop(conn, c.read(conn, rest)) })
 	return c.connack.SessionPresent, nil
+}
+
+func (c *Client) dial(address string) (net.Conn, error) {
+	if c.opt.Dial != nil {
+		return c.opt.Dial(address)
+	}
+	network := "tcp"
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, address = "unix", path
+	}
+	return net.DialTimeout(network, address, connectMax)
 }
 
 // handshake sends CONNECT and waits for CONNACK. It returns what came after it.

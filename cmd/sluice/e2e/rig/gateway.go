@@ -20,6 +20,8 @@ type Gateway struct {
 	// Listeners are the addresses to listen on. Default: a free port of 127.0.0.1,
 	// another one at each start.
 	Listeners []string
+	// Settings are more keys of each listener, and then its tables.
+	Settings []string
 	// Config is more configuration: tables only.
 	Config string
 	// Env is added to the environment, as name=value.
@@ -69,8 +71,11 @@ func (g *Gateway) DataDir() string { return filepath.Join(g.Dir, "data") }
 func (g *Gateway) config(listeners []string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "data_dir = %q\n[log]\nformat = \"json\"\n", g.DataDir())
-	for _, l := range listeners {
+	for i, l := range listeners {
 		fmt.Fprintf(&b, "[[listener]]\naddress = %q\n", l)
+		if i < len(g.Settings) {
+			b.WriteString(g.Settings[i])
+		}
 	}
 	b.WriteString(g.Config)
 	return b.String()

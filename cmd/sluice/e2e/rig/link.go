@@ -20,6 +20,7 @@ type Link struct {
 	mu    sync.Mutex
 	gate  *sync.Cond
 	hole  bool
+	greet []byte
 	ln    net.Listener          // nil: connections are refused
 	conns map[*net.TCPConn]bool // true: stalled
 	made  int
@@ -64,6 +65,14 @@ func (l *Link) Restore() error {
 	l.ln = ln
 	l.tasks.Go(func() { l.accept(ln) })
 	return nil
+}
+
+// Greet makes the link send something to the target on each new connection before
+// what the client sends, as a proxy does.
+func (l *Link) Greet(header string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.greet = []byte(header)
 }
 
 // Blackhole forwards nothing more and tells nobody. New connections are
@@ -191,6 +200,12 @@ func (l *Link) serve(c *net.TCPConn) {
 		return
 	}
 	defer l.remove(far)
+	l.mu.Lock()
+	greet := l.greet
+	l.mu.Unlock()
+	if _, err := far.Write(greet); err != nil {
+		return
+	}
 	back := make(chan struct{})
 	l.tasks.Go(func() {
 		l.forward(c, far)
