@@ -30,6 +30,9 @@ type ListenOptions struct {
 	// UserTimeout is how long sent bytes may stay unacknowledged before the kernel gives the connection up; 0 means
 	// the kernel's rule, which is about 15 minutes. TCP only.
 	UserTimeout time.Duration
+	// Mode is the permission bits of the socket's path, set before anybody can connect; 0 means what the umask leaves.
+	// Unix sockets with a path only.
+	Mode os.FileMode
 }
 
 // Listen opens a listening socket for network "tcp" ("host:port"; the host may be a name, an IPv4 or a bracketed IPv6
@@ -125,12 +128,21 @@ func listenUnix(path string, opts ListenOptions) (int, string, error) {
 	if err != nil {
 		return -1, "", fmt.Errorf("socket: %w", err)
 	}
-	err = os.NewSyscallError("bind", unix.Bind(fd, sa))
+	if err := os.NewSyscallError("bind", unix.Bind(fd, sa)); err != nil {
+		unix.Close(fd)
+		return -1, "", err
+	}
+	if opts.Mode != 0 && path[0] != '@' {
+		err = os.Chmod(path, opts.Mode.Perm())
+	}
 	if err == nil {
 		err = os.NewSyscallError("listen", unix.Listen(fd, backlog(opts)))
 	}
 	if err != nil {
 		unix.Close(fd)
+		if path[0] != '@' {
+			os.Remove(path) // bind made it
+		}
 		return -1, "", err
 	}
 	return fd, path, nil

@@ -162,6 +162,15 @@ func TestListenUnix(t *testing.T) {
 	must(t, err)
 	must(t, CloseFD(fd))
 
+	for _, mode := range []os.FileMode{0o600, 0o777} { // no umask leaves both as they are
+		fd, _, err = Listen("unix", path, ListenOptions{Mode: mode})
+		must(t, err)
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("mode %v, want %v (%v)", info.Mode(), mode, err)
+		}
+		must(t, CloseFD(fd))
+	}
+
 	file := filepath.Join(t.TempDir(), "precious")
 	must(t, os.WriteFile(file, []byte("x"), 0o600))
 	if _, _, err := Listen("unix", file, ListenOptions{}); !errors.Is(err, unix.EADDRINUSE) {

@@ -1,15 +1,11 @@
 package auth
 
 import (
-	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"strings"
-	"time"
 )
 
 // CertificateUser is the user that a client's certificate names. from is
@@ -97,114 +93,4 @@ func escapeValue(b *strings.Builder, s string) {
 			b.WriteByte(c)
 		}
 	}
-}
-
-// Revocations are certificate revocation lists (RFC 5280 section 5), checked
-// and indexed once, for use at every TLS handshake. They are immutable.
-type Revocations struct {
-	issuers map[string]*revoked // by the issuer's raw name
-}
-
-type revoked struct {
-	name    string // of the file
-	expires time.Time
-	serials map[string]bool // big-endian bytes
-}
-
-// NewRevocations reads revocation lists, in PEM or DER, several in a file if
-// in PEM, and checks their signatures with the certificates that may have
-// issued them. If an issuer has several lists, the newest counts. All problems
-// are returned at once.
-func NewRevocations(files []*File, issuers []*x509.Certificate) (*Revocations, error) {
-	var p problems
-	r := &Revocations{issuers: map[string]*revoked{}}
-	newest := map[string]time.Time{}
-	for _, f := range files {
-		for _, der := range derOf(f) {
-			list, err := x509.ParseRevocationList(der)
-			if err == nil {
-				err = checkList(list, issuers)
-			}
-			if err != nil {
-				p.add(f.Name, 0, "revocation list: %w", err)
-				continue
-			}
-			key := string(list.RawIssuer)
-			if at, there := newest[key]; there && at.After(list.ThisUpdate) {
-				continue
-			}
-			newest[key] = list.ThisUpdate
-			v := &revoked{name: f.Name, expires: list.NextUpdate, serials: make(map[string]bool, len(list.RevokedCertificateEntries))}
-			for _, e := range list.RevokedCertificateEntries {
-				v.serials[string(e.SerialNumber.Bytes())] = true
-			}
-			r.issuers[key] = v
-		}
-	}
-	if err := p.err(); err != nil {
-		return nil, err
-	}
-	return r, nil
-}
-
-// derOf are the lists of a file.
-func derOf(f *File) (ders [][]byte) {
-	for rest := f.Data; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type == "X509 CRL" {
-			ders = append(ders, block.Bytes)
-		}
-	}
-	if ders == nil {
-		ders = append(ders, f.Data)
-	}
-	return ders
-}
-
-func checkList(list *x509.RevocationList, issuers []*x509.Certificate) error {
-	for _, x := range list.Extensions {
-		if x.Critical { // delta lists, lists for a part of the certificates
-			return fmt.Errorf("it has the critical extension %v, which is unknown here", x.Id)
-		}
-	}
-	err := errors.New("none of the certificates given is its issuer")
-	for _, issuer := range issuers {
-		if bytes.Equal(issuer.RawSubject, list.RawIssuer) {
-			if err = list.CheckSignatureFrom(issuer); err == nil {
-				return nil
-			}
-		}
-	}
-	return err
-}
-
-// Check tells why the client whose chain this is (its own certificate first,
-// as tls.ConnectionState.VerifiedChains has it) must not come in. The issuer
-// of the client's certificate must have a list; the issuers above may have
-// one. A list that has expired admits nobody: a certificate revoked since
-// then would not be on it. now is the wall clock. A nil Revocations revokes
-// nothing.
-func (r *Revocations) Check(chain []*x509.Certificate, now time.Time) error {
-	if r == nil {
-		return nil
-	}
-	if len(chain) == 0 {
-		return refuse("the client has no certificate")
-	}
-	for i, cert := range chain {
-		list := r.issuers[string(cert.RawIssuer)]
-		switch {
-		case list == nil && i == 0:
-			return refuse("there is no revocation list of the issuer of the client's certificate, " + cert.Issuer.String())
-		case list == nil || i > 0 && i == len(chain)-1: // the root vouches for itself
-		case !list.expires.IsZero() && now.After(list.expires):
-			return refuse(fmt.Sprintf("the revocation list %s has expired on %s: nobody is let in until there is a new one", list.name, list.expires.UTC().Format(time.DateTime)))
-		case list.serials[string(cert.SerialNumber.Bytes())]:
-			return refuse(fmt.Sprintf("the certificate %X of %s is revoked", cert.SerialNumber, cert.Subject.String()))
-		}
-	}
-	return nil
 }

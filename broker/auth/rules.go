@@ -153,12 +153,15 @@ func (r *Rules) ask(m string, c *Credentials, now time.Time) (*Identity, error) 
 	}
 }
 
+// anonymous is the identity of everybody without one: thousands may be connected.
+var anonymous = &Identity{By: "anonymous"}
+
 // stranger judges who has shown nothing that a method could judge.
 func (r *Rules) stranger(c *Credentials) (*Identity, error) {
 	asked := r.has(ByToken) || r.has(ByPassword)
 	switch {
 	case c.Anonymous && (c.nothing() || !asked):
-		return &Identity{By: "anonymous"}, nil
+		return anonymous, nil
 	case c.nothing():
 		return nil, &Error{Reason: mqtt.NotAuthorized, Text: "anonymous clients are not allowed here"}
 	case !asked:

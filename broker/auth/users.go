@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -37,7 +38,7 @@ type users struct {
 }
 
 func newUsers(f *File, secret []byte, p *problems) *users {
-	u := &users{accounts: map[string]*account{}, secret: secret}
+	u := &users{accounts: map[string]*account{}, secret: bytes.Clone(secret)}
 	if secret == nil {
 		u.secret = mac(f.Data, "unknown users")
 	}

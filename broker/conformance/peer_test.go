@@ -74,7 +74,7 @@ func (p *peer) read() (*packet, error) {
 		if _, err := io.ReadFull(p.r, raw[n:]); err != nil {
 			return nil, err
 		}
-		if err := mqtt.CheckFlags(h.Type, h.Flags, max(p.c.v, mqtt.V311)); err != nil {
+		if err := mqtt.CheckFlags(h.Type, h.Flags, p.c.v); err != nil {
 			return nil, err
 		}
 		return &packet{typ: h.Type, flags: h.Flags, body: raw[n:], raw: raw}, nil

@@ -130,13 +130,15 @@ func willDiscarded(c *trial) {
 	c.quietWills(watch)
 }
 
-// willCalledOff: who comes back before the delay is over has no will
-// published; another client's, due later, comes.
+// willCalledOff: who comes back before the delay is over has no will published,
+// stay or not; another client's, due later, comes.
 func willCalledOff(c *trial) {
 	watch := c.willWatch()
 	c.connect("x", renew, will(c.topic("will"), "called off", willDelay(1))).drop()
 	c.connect("y", renew, will(c.topic("will"), "due", willDelay(2))).drop()
 	c.connect("x", keep)
+	c.connect("z", renew, will(c.topic("will"), "called off", willDelay(1))).drop()
+	c.connect("z", keep).disconnect()
 	watch.take("due")
 }
 

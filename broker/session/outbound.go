@@ -277,6 +277,7 @@ func (s *Session) resendPubrel(fx *Effects, seq uint64) {
 	s.window.put(seq, flightRelease)
 	s.next = seq + 1
 	s.release(fx, seq)
+	s.acks.list[len(s.acks.list)-1].again = true
 }
 
 // release makes the release of a QoS 2 message durable, and sends PUBREL then.

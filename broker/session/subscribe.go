@@ -49,6 +49,12 @@ func (s *Session) OnSubscribe(fx *Effects, p *mqtt.Subscribe, grants []Grant) []
 		s.Fail(fx, err)
 		return grants
 	}
+	for i := range p.Filters {
+		if err := malformed(p.Filters[i].Filter); err != nil {
+			s.Fail(fx, err)
+			return grants
+		}
+	}
 	codes := make([]byte, 0, len(p.Filters))
 	s.subs.grow(min(len(p.Filters), max(0, s.limits.SubscriptionsMax-len(s.subs.list)))) // grants point into it
 	if s.Durable != 0 {
@@ -78,6 +84,17 @@ func (s *Session) OnSubscribe(fx *Effects, p *mqtt.Subscribe, grants []Grant) []
 		s.answer(fx, mqtt.SUBACK, p.PacketID, mqtt.Success, codes)
 	}
 	return grants
+}
+
+// malformed tells whether a filter breaks the rules of MQTT, against which the
+// packet as a whole is refused (MQTT5 4.13, [MQTT-4.8.0-1] of MQTT 3.1.1). One that is
+// merely too long or too deep for us is refused by itself.
+func malformed(filter []byte) error {
+	err := topic.CheckFilter(filter, 0)
+	if err == nil {
+		return nil
+	}
+	return &mqtt.Error{Reason: mqtt.MalformedPacket, Text: err.Error()}
 }
 
 func (s *Session) subCode(r mqtt.Reason) byte {

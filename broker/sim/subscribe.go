@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"strings"
+
 	"fmt"
 	"slices"
 
@@ -48,7 +50,7 @@ func (d *device) subscribe(l *link) {
 		gs = append(gs, g)
 	}
 	if d.w.chance(0.1) {
-		gs = append(gs, grant{filter: pick(d.w, "t/#/a", "t/a+", "$share//t", "$share/g"), bad: true})
+		gs = append(gs, grant{filter: strings.Repeat("/", d.w.cfg.limits.TopicLevelsMax), bad: true})
 	}
 	d.sendSubscribe(l, gs)
 }

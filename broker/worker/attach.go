@@ -17,9 +17,27 @@ type client struct {
 	conn     *conn
 	identity *auth.Identity // nil: the session was restored, or nobody asked
 	slot     uint32
+	absence  *absence // nil: it is connected, or nothing is to be done while it is not
+}
+
+// absence is what is to be done while a session has no connection.
+type absence struct {
 	will     *session.Will // delayed; to be published at willAt
 	willAt   mono.Time
-	expireAt mono.Time // the session ends then; 0: never, or it is connected
+	expireAt mono.Time // the session ends then; 0: never
+}
+
+// absent gives the session's absence, which may be changed.
+func (x *client) absent() *absence {
+	if x.absence == nil {
+		x.absence = new(absence)
+	}
+	return x.absence
+}
+
+// expired tells whether a session's time is up.
+func (x *client) expired(now mono.Time) bool {
+	return x.absence != nil && x.absence.expireAt != 0 && x.absence.expireAt <= now
 }
 
 // attach connects a client whose CONNECT is accepted.
@@ -35,7 +53,7 @@ func (w *Worker) attach(c *conn, p *mqtt.Connect, a *session.Admission) {
 			w.stats.Takeovers++
 		}
 	}
-	if old != nil && (p.Clean || old.expireAt != 0 && old.expireAt <= w.now) { // its timer may be late
+	if old != nil && (p.Clean || old.expired(w.now)) { // its timer may be late
 		w.endSession(old)
 		old = nil
 	}
@@ -45,7 +63,7 @@ func (w *Worker) attach(c *conn, p *mqtt.Connect, a *session.Admission) {
 		x = w.newClient(string(p.ClientID), durable)
 	}
 	x.conn, c.client = c, x
-	x.will, x.willAt, x.expireAt = nil, 0, 0
+	x.absence = nil
 	x.Internal = c.listener.internal
 	w.settleIn(c)
 	fx := w.begin(x)
@@ -191,8 +209,9 @@ func (w *Worker) detach(c *conn) *client {
 		if d.Ends || d.Will.Delay == 0 {
 			w.publishWill(x, d.Will)
 		} else {
-			x.will, x.willAt = d.Will, w.now.Add(d.Will.Delay)
-			w.timers.add(x.willAt, timerClient, x.ID)
+			a := x.absent()
+			a.will, a.willAt = d.Will, w.now.Add(d.Will.Delay)
+			w.timers.add(a.willAt, timerClient, x.ID)
 		}
 	}
 	if d.Ends {
@@ -208,16 +227,17 @@ func (w *Worker) detach(c *conn) *client {
 }
 
 func (w *Worker) expire(x *client, after time.Duration) {
-	x.expireAt = w.now.Add(after)
-	w.timers.add(x.expireAt, timerClient, x.ID)
+	a := x.absent()
+	a.expireAt = w.now.Add(after)
+	w.timers.add(a.expireAt, timerClient, x.ID)
 }
 
 // endSession ends a session that has no connection: its time is up, or its client
 // begins anew.
 func (w *Worker) endSession(x *client) {
-	if x.will != nil { // [MQTT-3.1.3-9]: the will goes with the session at the latest
-		w.publishWill(x, x.will)
-		x.will = nil
+	if a := x.absence; a != nil && a.will != nil { // [MQTT-3.1.3-9]: the will goes with the session at the latest
+		w.publishWill(x, a.will)
+		a.will = nil
 	}
 	w.forget(x)
 }

@@ -152,7 +152,8 @@ func (w *Worker) authenticate(c *conn, p *mqtt.Connect, packet, rest []byte, ass
 			w.connack(c, p, mqtt.BadAuthenticationMethod, "unknown authentication method")
 			return false
 		}
-		return w.admit(c, p, packet, rest, &session.Admission{Assigned: assigned})
+		w.admitted = session.Admission{Assigned: assigned}
+		return w.admit(c, p, packet, rest, &w.admitted)
 	}
 	wait, ok := w.g.guard.Check(c.remote.addr(), string(p.Username), w.now)
 	if !ok {
@@ -334,8 +335,10 @@ func (w *Worker) loginFailed(c *conn, p *mqtt.Connect, err error) {
 	w.connack(c, p, r, err.Error())
 }
 
+// admission is how a client is let in. It is the worker's scratch.
 func (w *Worker) admission(id *auth.Identity, p *mqtt.Connect, assigned bool) *session.Admission {
-	return &session.Admission{Identity: id, Assigned: assigned, Permit: w.g.rules.Load().Permit(id, string(p.ClientID))}
+	w.admitted = session.Admission{Identity: id, Assigned: assigned, Permit: w.g.rules.Load().Permit(id, string(p.ClientID))}
+	return &w.admitted
 }
 
 // admit brings a connection to the owner of its client id, which may be us. It
@@ -350,7 +353,7 @@ func (w *Worker) admit(c *conn, p *mqtt.Connect, packet, rest []byte, a *session
 		w.attach(c, p, a)
 		return false
 	}
-	m := &handover{conn: c, admission: a}
+	m := &handover{conn: c, admission: *a}
 	m.data = append(append(make([]byte, 0, len(packet)+len(rest)), packet...), rest...)
 	m.packet = len(packet)
 	if err := w.net.Remove(c.fd); err != nil {
@@ -371,7 +374,7 @@ func (w *Worker) admit(c *conn, p *mqtt.Connect, packet, rest []byte, a *session
 // with its CONNECT and everything read after it.
 type handover struct {
 	conn      *conn
-	admission *session.Admission
+	admission session.Admission
 	data      []byte
 	packet    int // bytes of data that are the CONNECT
 }
@@ -398,7 +401,7 @@ func (w *Worker) takeOver(m *handover) {
 	if err != nil {
 		panic("BUG: a CONNECT cannot be decoded again: " + err.Error())
 	}
-	w.attach(c, p, m.admission)
+	w.attach(c, p, &m.admission)
 	if c.unsent() > 0 || c.layer.Pending() {
 		w.touch(c)
 	}

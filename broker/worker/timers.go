@@ -134,7 +134,7 @@ func (w *Worker) timerStands(t timer) bool {
 		return ok
 	case timerClient:
 		x, ok := w.client(t.name)
-		return ok && x.conn == nil && (t.at == x.expireAt || x.will != nil && t.at == x.willAt)
+		return ok && x.absence != nil && (t.at == x.absence.expireAt || x.absence.will != nil && t.at == x.absence.willAt)
 	}
 	return true
 }
@@ -219,14 +219,14 @@ func (w *Worker) clientDue(x *client) {
 	if x.conn != nil {
 		return
 	}
-	if x.expireAt != 0 && x.expireAt <= w.now {
+	if x.expired(w.now) {
 		w.endSession(x)
 		w.stats.Expired++
 		return
 	}
-	if x.will != nil && x.willAt <= w.now {
+	if a := x.absence; a != nil && a.will != nil && a.willAt <= w.now {
 		var will *session.Will
-		will, x.will = x.will, nil
+		will, a.will = a.will, nil
 		w.publishWill(x, will)
 	}
 }

@@ -73,6 +73,7 @@ type Worker struct {
 	pub      mqtt.Publish
 	willPub  mqtt.Publish
 	connect  mqtt.Connect
+	admitted session.Admission
 	ack      mqtt.Ack
 	sub      mqtt.Subscribe
 	unsub    mqtt.Unsubscribe

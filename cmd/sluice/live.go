@@ -54,7 +54,10 @@ func (l *live) rules() (*auth.Rules, *auth.Sources, error) {
 	}
 	s.Secret = l.secret
 	r, err := auth.New(s)
-	return r, s, err
+	if err != nil {
+		return nil, nil, wrongFiles{err}
+	}
+	return r, s, nil
 }
 
 // listeners makes the listeners, with their certificates.

@@ -66,6 +66,9 @@ func loadConfig(path string, listen []string, data string) (*configs.Config, err
 // serve is the life of the process, top to bottom.
 func serve(cfg *configs.Config, log *zap.Logger, signals <-chan os.Signal) error {
 	began := time.Now()
+	for _, w := range cfg.Warnings() {
+		log.Warn("configuration", zap.String("warning", w))
+	}
 	files, err := platform.RaiseNoFile()
 	if err != nil {
 		log.Warn("the limit of open files cannot be raised", zap.Error(err))

@@ -36,7 +36,7 @@ const (
 
 	// The map is made this long from the start: it is only addresses, and to
 	// map anew makes readers and the committer wait for each other.
-	mapBytes   = 64 << 20
+	mapBytes   = 1 << 30
 	mapBytes32 = 8 << 20
 
 	// reserveBytes of the permitted size are kept for transactions that only

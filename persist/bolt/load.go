@@ -22,6 +22,7 @@ import (
 // loader reads one file.
 type loader struct {
 	b       buckets
+	now     int64 // of Options.Now
 	clk     persist.Clock
 	image   *persist.Image
 	at      map[uint64]int     // session -> index in image.Sessions
@@ -31,17 +32,26 @@ type loader struct {
 	skipped uint64
 }
 
-// load reads the file into s.
-func (s *Store) load(tx *bbolt.Tx) error {
-	l := &loader{b: bucketsOf(tx), image: &persist.Image{}, at: make(map[uint64]int), dead: make(map[uint64]bool)}
+func newLoader(tx *bbolt.Tx, now int64) *loader {
+	return &loader{b: bucketsOf(tx), now: now, image: &persist.Image{}, at: make(map[uint64]int), dead: make(map[uint64]bool)}
+}
+
+// read reads everything.
+func (l *loader) read() {
 	l.loadState()
-	l.clk = persist.Clock{Seconds: l.state.Seconds, Mono: s.opt.Now()}
+	l.clk = persist.Clock{Seconds: l.state.Seconds, Mono: l.now}
 	l.loadSessions()
 	l.loadSubscriptions()
 	l.loadInbound()
 	l.loadWills()
 	l.loadQueues()
 	l.loadRetained()
+}
+
+// load reads the file into s.
+func (s *Store) load(tx *bbolt.Tx) error {
+	l := newLoader(tx, s.opt.Now())
+	l.read()
 	s.clk, s.image = l.clk, l.image
 	s.boot, s.firstCommit = l.state.Boot+1, l.state.Commit
 	l.image.Boot = s.boot

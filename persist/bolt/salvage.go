@@ -38,11 +38,16 @@ func salvagePath(path string) string { return path + salvageName }
 
 // SalvageReport says what was read of a damaged file.
 type SalvageReport struct {
-	Sessions, Subscriptions, Inbound, Wills, Messages, Retained int // records taken over; Messages are those in queues
+	Sessions      int `json:"sessions"` // records taken over
+	Subscriptions int `json:"subscriptions"`
+	Inbound       int `json:"inbound"`
+	Wills         int `json:"wills"`
+	Messages      int `json:"messages"` // in queues
+	Retained      int `json:"retained"`
 
-	BadPages   int // pages that could not be read, each with all that only it leads to
-	BadRecords int // records with a wrong checksum, or without their session or message
-	OlderMeta  bool
+	BadPages   int  `json:"bad_pages"`   // that could not be read, each with all that only it leads to
+	BadRecords int  `json:"bad_records"` // with a wrong checksum, or without their session or message
+	OlderMeta  bool `json:"older_meta"`  // the last transaction is missing
 }
 
 // Records is how many records were taken over.
@@ -84,9 +89,14 @@ func salvageTo(from, to string, maxBytes int64) (r SalvageReport, err error) {
 		f.Close()
 		return r, err
 	}
-	defer closeBolt(db)
 	db.NoSync = true
 	sv := &salvage{db: db, r: &r}
+	defer func() {
+		if sv.tx != nil { // or Close would wait for it for ever
+			_ = guard(sv.tx.Rollback)
+		}
+		closeBolt(db)
+	}()
 	err = guard(func() error {
 		if err := db.Update(createBuckets); err != nil {
 			return err

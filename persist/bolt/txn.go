@@ -71,14 +71,14 @@ func (s *Store) transaction(w *persist.Work, freeing bool) error {
 		if err := t.apply(w); err != nil {
 			return err
 		}
-		if !t.changed {
-			s.dead = t.dead
-			return nil
-		}
-		if s.doubt {
+		if s.doubt { // also if it is there already: then it is what is in doubt
 			if err := s.confirm(); err != nil {
 				return err
 			}
+		}
+		if !t.changed {
+			s.dead = t.dead
+			return nil
 		}
 		start, id := time.Now(), tx.ID()
 		if err := tx.Commit(); err != nil {

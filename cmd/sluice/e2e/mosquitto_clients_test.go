@@ -53,7 +53,7 @@ func (l *listener) messages(n int) []string {
 	l.t.Helper()
 	got := func() (all []string) {
 		for line := range strings.Lines(l.Log()) {
-			if m, ok := strings.CutPrefix(strings.TrimSpace(line), "MSG "); ok {
+			if m, ok := strings.CutPrefix(strings.TrimSpace(line), "MSG "); ok && strings.HasSuffix(line, "\n") { // a large one comes in parts
 				all = append(all, m)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclipse/paho.golang/packets"
 	paho5lib "github.com/eclipse/paho.golang/paho"
 	paho311lib "github.com/eclipse/paho.mqtt.golang"
 
@@ -111,7 +112,7 @@ func connect5(t testing.TB, url string, config *tls.Config, o partyOptions) part
 	p.client5 = paho5(t, "", o.id, func(cfg *paho5lib.ClientConfig, cp *paho5lib.Connect) {
 		conn, err := rig.Dial(within(t), url, config)
 		must(t, err)
-		cfg.Conn = conn
+		cfg.Conn = packets.NewThreadSafeConn(conn) // the library writes a packet by several calls
 		cfg.OnPublishReceived = []func(paho5lib.PublishReceived) (bool, error){func(r paho5lib.PublishReceived) (bool, error) {
 			p.in.put(note(r.Packet.Topic, r.Packet.Payload, r.Packet.QoS, r.Packet.Retain))
 			return true, nil

@@ -16,7 +16,8 @@ import (
 	"sluice/cmd/sluice/e2e/rig"
 )
 
-// schemes are the transports, in the order of a site's listeners.
+// schemes are the transports that a site has if its test does not say otherwise. There is
+// "proxy" besides: MQTT behind a header of the PROXY protocol.
 var schemes = []string{"mqtt", "mqtts", "ws", "wss", "unix"}
 
 // The user that every site has.
@@ -40,7 +41,7 @@ type siteOptions struct {
 	only   []string // schemes; none: all
 	tls    string   // more of [listener.tls]
 	listen string   // more of [[listener]]
-	auth   string   // more of [auth], which is the last table: others may follow
+	auth   string   // more of [auth]; other tables may follow
 	fixed  bool     // the ports are the same after a restart
 	open   bool     // everybody may come in, and nobody has a password
 	// prepare may write files into the site's directory before the broker starts.
@@ -86,6 +87,8 @@ func newSite(t testing.TB, o siteOptions) *site {
 		switch scheme {
 		case "unix":
 			address = "unix:" + filepath.Join(dir, "s")
+		case "proxy":
+			settings += "proxy_protocol = true\n"
 		case "ws", "wss":
 			settings += "protocol = \"websocket\"\n"
 		}
@@ -132,7 +135,7 @@ func (s *site) url(scheme, via string) string {
 	}
 	switch scheme {
 	case "unix":
-		return via
+		return "unix:" + via
 	case "ws", "wss":
 		return scheme + "://" + via + "/mqtt"
 	}
@@ -178,4 +181,11 @@ func refusal(err error) uint8 {
 		return refused.Code
 	}
 	return 0
+}
+
+func read(t testing.TB, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	must(t, err)
+	return string(text)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,8 +94,8 @@ func exchange(t *testing.T, s *site, lib library, scheme string) {
 // reach are the arguments with which mosquitto's clients log in over a scheme.
 func (s *site) reach(scheme string) []string {
 	as := []string{"-u", user, "-P", password}
-	if path, ok := strings.CutPrefix(s.at(scheme), "unix:"); ok {
-		return append(as, "--unix", path)
+	if scheme == "unix" {
+		return append(as, "--unix", s.at(scheme))
 	}
 	as = append(as, "-h", "127.0.0.1", "-p", port(s.at(scheme)))
 	if scheme == "mqtts" {
@@ -122,7 +123,9 @@ func TestTransportsMosquitto(t *testing.T) {
 					tool(t, "", "mosquitto_pub", args("-q", qos, "-t", topic, "-f", file)...)
 					want = append(want, topic+"|"+qos+"|0|small", topic+"|"+qos+"|0|"+string(large))
 				}
-				if got := sub.messages(len(want)); strings.Join(got, "\n") != strings.Join(want, "\n") {
+				// At QoS 0 one tool may have ended before the broker has its message, and the next overtakes it.
+				got := slices.Sorted(slices.Values(sub.messages(len(want))))
+				if !slices.Equal(got, slices.Sorted(slices.Values(want))) {
 					t.Errorf("%d messages arrived, not those that were sent", len(got))
 				}
 

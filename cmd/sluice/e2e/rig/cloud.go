@@ -15,6 +15,8 @@ import (
 // only with the former.
 type Cloud struct {
 	Dir string
+	// Config says who may come in. Default: everybody.
+	Config string
 	*Process
 	port int
 }
@@ -42,9 +44,13 @@ func (c *Cloud) Start() error {
 			return err
 		}
 	}
+	access := c.Config
+	if access == "" {
+		access = "allow_anonymous true\n"
+	}
 	// As root it would become another user, who cannot write here.
-	text := fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\npersistence_location %s/\n"+
-		"max_queued_messages 0\nmax_inflight_messages 1000\nset_tcp_nodelay true\nlog_dest stderr\n", c.port, c.Dir)
+	text := fmt.Sprintf("listener %d 127.0.0.1\nuser root\npersistence true\npersistence_location %s/\n"+
+		"max_queued_messages 0\nmax_inflight_messages 1000\nset_tcp_nodelay true\nlog_dest stderr\n%s", c.port, c.Dir, access)
 	file := filepath.Join(c.Dir, "mosquitto.conf")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return err

@@ -100,6 +100,9 @@ func (p *Process) Await(within time.Duration, ok func(line string) bool) error {
 	}
 }
 
+// Signal sends a signal.
+func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
+
 // Kill ends the process with SIGKILL and waits for its end.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // it may have ended
