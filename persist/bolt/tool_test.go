@@ -72,7 +72,7 @@ func TestTools(t *testing.T) {
 // Check finds damaged pages, damaged records, and counters that are wrong.
 func TestCheckFinds(t *testing.T) {
 	for name, harm := range map[string]func(b buckets) error{
-		"entry": func(b buckets) error { k := queueKey(1, 7); return spoil(b.queue, k[:]) },
+		"entry": func(b buckets) error { k := queueKey(1, 15); return spoil(b.queue, k[:]) },
 		"counters": func(b buckets) error {
 			k := idKey(1)
 			return b.counter.Put(k[:], persist.AppendCounters(nil, k[:], persist.Counters{Tail: 3}))

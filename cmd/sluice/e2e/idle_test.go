@@ -91,17 +91,22 @@ func idle(address, id string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c, settle(c, id)
+}
+
+// settle makes an idle client of a connection.
+func settle(c net.Conn, id string) error {
 	p := mqtt.AppendConnect(nil, &mqtt.Connect{Version: mqtt.V311, Clean: true, ClientID: []byte(id)})
 	p = mqtt.AppendSubscribe(p, &mqtt.Subscribe{PacketID: 1, Filters: []mqtt.SubscribeFilter{{Filter: []byte("to/" + id)}}}, mqtt.V311)
 	if _, err := c.Write(p); err != nil {
-		return c, err
+		return err
 	}
 	var answers [9]byte // CONNACK and SUBACK
 	if _, err := io.ReadFull(c, answers[:]); err != nil {
-		return c, err
+		return err
 	}
 	if answers[3] != 0 || answers[8] != 0 {
-		return c, errors.New("refused")
+		return errors.New("refused")
 	}
-	return c, nil
+	return nil
 }

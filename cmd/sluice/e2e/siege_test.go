@@ -110,7 +110,7 @@ func TestSiege(t *testing.T) {
 			after := s.quiet()
 			control.finish()
 			cost := most.HeapBytes - before.HeapBytes
-			t.Logf("%d connections: %d KiB more at the highest, %d KiB after; %v; %d descriptors at the highest", besiegers,
+			t.Logf("%s: %d connections: %d KiB more at the highest, %d KiB after; %v; %d descriptors at the highest", x.what, besiegers,
 				cost>>10, (after.HeapBytes-before.HeapBytes)>>10, took.Round(100*time.Millisecond), most.Descriptors)
 			if after.Descriptors > before.Descriptors {
 				t.Errorf("%d descriptors before, %d after", before.Descriptors, after.Descriptors)

@@ -1,11 +1,14 @@
 package rig
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Usage is what a process takes from the system.
@@ -69,4 +72,22 @@ func (p *Process) WrittenBytes() int64 {
 		}
 	}
 	return 0
+}
+
+// CPU is the processor time that the process has taken, to a hundredth of a second.
+func (p *Process) CPU() (time.Duration, error) {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID()), "stat"))
+	if err != nil {
+		return 0, err
+	}
+	// The name before may contain anything; utime and stime are fields 14 and 15, see proc(5).
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	const utime, stime = 14 - 3, 15 - 3
+	if len(fields) <= stime {
+		return 0, fmt.Errorf("%s: %q is no stat", p.name, text)
+	}
+	user, err1 := strconv.ParseInt(fields[utime], 10, 64)
+	system, err2 := strconv.ParseInt(fields[stime], 10, 64)
+	const tick = time.Second / 100 // USER_HZ, the same on all of Linux that we run on
+	return time.Duration(user+system) * tick, errors.Join(err1, err2)
 }
