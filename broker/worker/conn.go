@@ -108,7 +108,11 @@ func (w *Worker) readable(c *conn, hangup bool) {
 		return
 	}
 	b := w.room(c)
-	n, err := w.net.Read(c.fd, b[len(b):cap(b)])
+	free := b[len(b):cap(b)]
+	if c.client == nil { // what a stranger sends may have to be kept while his login is judged
+		free = free[:min(len(free), max(w.g.opt.ConnectBytesMax, strangerBytesMin))]
+	}
+	n, err := w.net.Read(c.fd, free)
 	if err != nil {
 		if err != unix.EAGAIN {
 			w.lost(c, err)
@@ -126,6 +130,10 @@ func (w *Worker) readable(c *conn, hangup bool) {
 	}
 	w.take(c, b, b[len(b):len(b)+n])
 }
+
+// strangerBytesMin is how much is read at once from a connection in the lobby, if
+// CONNECT may not be larger: enough for a ClientHello of today.
+const strangerBytesMin = 4 << 10
 
 // take works on bytes as they were read. They lie behind b, the part of a
 // packet that came before.

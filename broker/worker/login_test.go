@@ -555,3 +555,27 @@ func TestStages(t *testing.T) {
 		}
 	}
 }
+
+// However much a stranger sends, little of it is kept while others think about him.
+func TestStrangersAreReadLittle(t *testing.T) {
+	r := newRig(t, 1, func(o *Options) { o.ConnectBytesMax = 6000 })
+	r.g.SetRules(rules(t, ""))
+	d := r.dial(0, mqtt.V5)
+	d.sendConnect("a", password("ann", "secret"))
+	d.send(make([]byte, 60_000))
+	r.run()
+	if l := r.ws[0].conns.slots[0].v.extra.login; len(l.packet)+len(l.rest) > 6000 {
+		t.Errorf("%d bytes are kept of a login", len(l.packet)+len(l.rest))
+	}
+	hello := 0
+	r.ws[0].listeners[0].Handshake = func(_ int, b []byte, _ time.Duration, _ func(wire.Layer, string, error)) error {
+		hello = len(b)
+		return nil
+	}
+	e := r.dial(0, mqtt.V5)
+	e.send(make([]byte, 60_000))
+	r.run()
+	if hello == 0 || hello > 6000 {
+		t.Errorf("%d bytes are kept of a handshake", hello)
+	}
+}
