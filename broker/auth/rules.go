@@ -174,6 +174,16 @@ func (r *Rules) stranger(c *Credentials) (*Identity, error) {
 	return nil, refuse("the password is not a token")
 }
 
+// PermitByName is Permit for somebody of whom only the name is known, from an
+// earlier time. It is nil if he may have come by a token, which may have brought rules of its
+// own: then his messages wait for him, and are judged when he is back.
+func (r *Rules) PermitByName(user, clientID string) *Permit {
+	if r.tokens != nil {
+		return nil
+	}
+	return r.Permit(&Identity{User: user}, clientID)
+}
+
 // Permit compiles what a client may do: nil if there is nothing to restrict.
 // clientID is the one it is known by, also if the broker gave it.
 func (r *Rules) Permit(id *Identity, clientID string) *Permit {

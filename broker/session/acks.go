@@ -93,9 +93,9 @@ func (s *Session) encode(fx *Effects, a *ack, text string) {
 		fx.Send = mqtt.AppendAckReason(fx.Send, a.kind, a.id, a.reason, text)
 	default:
 		fx.Send = mqtt.AppendPuback(fx.Send, a.kind, a.id, a.reason, s.Version)
-	if a.again && s.Version == mqtt.V31 { // MQTT3.1 2.1: DUP is for PUBREL, too
-		fx.Send[len(fx.Send)-4] |= 0x08
-	}
+		if a.again && s.Version == mqtt.V31 { // MQTT3.1 2.1: DUP is for PUBREL, too
+			fx.Send[len(fx.Send)-4] |= 0x08
+		}
 	}
 }
 

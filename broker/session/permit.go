@@ -6,6 +6,9 @@ import (
 	"sluice/broker/topic"
 )
 
+// MayPublish tells whether the client may publish to a topic.
+func (s *Session) MayPublish(topic []byte) bool { return s.Internal || mayPublish(s.Permit, topic) }
+
 // SetPermit replaces what the client may do, after the rules were reloaded.
 // Subscriptions, and Guarded, are the caller's to look at.
 func (s *Session) SetPermit(p *auth.Permit) { s.Permit = p }

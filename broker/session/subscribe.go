@@ -108,7 +108,8 @@ func (s *Session) subscribe(f *mqtt.SubscribeFilter, id uint32) (sub *Subscripti
 	if checkFilter(f.Filter, s.limits) != nil {
 		return nil, false, mqtt.TopicFilterInvalid
 	}
-	if !s.Permit.Can(auth.Subscribe, f.Filter) {
+	// A member of a share group must be able to take whatever comes to the group.
+	if !s.Permit.Can(auth.Subscribe, f.Filter) || isShared(f.Filter) && !s.Permit.Covers(f.Filter) {
 		return nil, false, mqtt.NotAuthorized
 	}
 	n := Subscription{ID: id, QoS: f.QoS, NoLocal: f.NoLocal, RetainAsPublished: f.RetainAsPublished, RetainHandling: f.RetainHandling}

@@ -28,6 +28,7 @@ type TLS struct {
 	failed  bool  // the TLS state machine itself failed: it has said so, nothing can follow
 	credits int32 // records without data that the peer may still send
 	earned  int32 // records with data since the last credit was given back
+	silent  int32 // bytes since the last data
 }
 
 const (
@@ -52,7 +53,12 @@ const (
 	plaintextMax = 16384
 )
 
+// silentBytesMax bounds what a peer may send without any data in it, and make
+// crypto/tls keep: more than the largest record, which gives nothing until it is whole.
+const silentBytesMax = 20 << 10
+
 var (
+	errSilent      = errors.New("tls: too many bytes without data")
 	errIdleRecords = errors.New("tls: too many records without data")
 	errAnswers     = errors.New("tls: too many records that want an answer")
 )
@@ -96,6 +102,7 @@ func (t *TLS) In(dst, src []byte) ([]byte, error) {
 		return dst, t.err
 	}
 	t.socket.src = src
+	before := len(dst)
 	for t.err == nil {
 		if cap(dst)-len(dst) < plaintextMin {
 			dst = slices.Grow(dst, min(max(len(t.socket.src), plaintextMin), plaintextMax))
@@ -111,6 +118,11 @@ func (t *TLS) In(dst, src []byte) ([]byte, error) {
 		}
 	}
 	t.socket.src = nil
+	if len(dst) > before {
+		t.silent = 0
+	} else if t.silent += int32(len(src)); t.silent > silentBytesMax && t.err == nil {
+		t.err = errSilent
+	}
 	return dst, t.err
 }
 

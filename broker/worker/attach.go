@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"strings"
 	"time"
 
 	"sluice/broker/auth"
@@ -65,7 +66,7 @@ func (w *Worker) attach(c *conn, p *mqtt.Connect, a *session.Admission) {
 	x.conn, c.client = c, x
 	x.absence = nil
 	x.Internal = c.listener.internal
-	w.settleIn(c)
+	w.settleIn(c, x)
 	fx := w.begin(x)
 	x.Attach(fx, p, a, present, w.now)
 	w.end(x)
@@ -87,12 +88,12 @@ func foreign(old *client, a *session.Admission) bool {
 	return a.Identity != nil && old.Username != "" && old.Username != a.Identity.User
 }
 
-// identityOf is who a session's client is, or was when it was connected last.
-func (x *client) identityOf() *auth.Identity {
+// permitOf is what a session's client may do by new rules.
+func (x *client) permitOf(r *auth.Rules) *auth.Permit {
 	if x.identity != nil {
-		return x.identity
+		return r.Permit(x.identity, x.ClientID)
 	}
-	return &auth.Identity{User: x.Username}
+	return r.PermitByName(x.Username, x.ClientID)
 }
 
 func (w *Worker) newClient(id string, durable bool) *client {
@@ -117,8 +118,9 @@ func (w *Worker) restore(im *persist.SessionImage) {
 	x := w.newClient(im.ClientID, false)
 	x.Durable = im.ID
 	x.Restore(im)
+	x.Internal = strings.HasPrefix(im.ClientID, session.InternalPrefix)
 	if rules := w.g.rules.Load(); rules != nil && !x.Internal {
-		x.SetPermit(rules.Permit(x.identityOf(), im.ClientID))
+		x.SetPermit(x.permitOf(rules))
 	}
 	subs := x.Subscriptions()
 	for i := range subs {
@@ -138,7 +140,13 @@ func (w *Worker) enter(x *client, sub *session.Subscription) bool {
 		Subscriber: x.ID, Durable: x.Durable, ID: sub.ID, QoS: uint8(sub.QoS),
 		NoLocal: sub.NoLocal, AsPublished: sub.RetainAsPublished,
 	}
-	if x.Permit != nil && !x.Permit.Covers([]byte(sub.Filter)) {
+	covered := x.Permit.Covers([]byte(sub.Filter))
+	if !covered && isShare(sub.Filter) {
+		// A member that may not have all would swallow what others may have. New
+		// ones are refused; these are of before the rules changed.
+		return w.g.index.Unsubscribe(sub.Filter, x.ID)
+	}
+	if !covered {
 		s.Marks |= topic.Guarded
 		x.Guarded = true
 		w.g.permits.Store(x.ID, x.Permit)
@@ -203,6 +211,7 @@ func (w *Worker) detach(c *conn) *client {
 		return nil
 	}
 	x.conn, c.client = nil, nil
+	w.owe(c, x)
 	w.fx.Send = nil
 	d := x.Detach(&w.fx)
 	if d.Will != nil {

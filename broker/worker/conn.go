@@ -112,6 +112,9 @@ func (w *Worker) readable(c *conn, hangup bool) {
 	if c.client == nil { // what a stranger sends may have to be kept while his login is judged
 		free = free[:min(len(free), max(w.g.opt.ConnectBytesMax, strangerBytesMin))]
 	}
+	if c.client != nil && c.extra != nil { // the more comes at once, the deeper the debt
+		free = free[:min(len(free), strangerBytesMin)]
+	}
 	n, err := w.net.Read(c.fd, free)
 	if err != nil {
 		if err != unix.EAGAIN {
@@ -420,6 +423,9 @@ func (w *Worker) kill(c *conn, r mqtt.Reason, detail string) {
 		return
 	}
 	c.dying, c.reason = true, r
+	if c.extra != nil && c.extra.login != nil {
+		c.extra.login.gone.Store(true)
+	}
 	w.dying = append(w.dying, c)
 	if r == mqtt.Success || !w.log.Core().Enabled(zap.InfoLevel) {
 		return

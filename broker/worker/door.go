@@ -54,14 +54,21 @@ func (d *door) open(now mono.Time) (wait time.Duration) {
 	return max(0, d.used.Add(-rateBurst).Sub(now))
 }
 
+// count notes that a connection was accepted, wherever it comes from.
+func (d *door) count(now mono.Time) {
+	if d.rateMax == 0 {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.used = max(d.used, now).Add(time.Second / time.Duration(d.rateMax))
+}
+
 // enter notes a new connection, and tells why it must not come in, or "". Those
 // by a unix socket have no address.
 func (d *door) enter(a netip.Addr, now mono.Time) (refused string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.rateMax > 0 {
-		d.used = max(d.used, now).Add(time.Second / time.Duration(d.rateMax))
-	}
 	if !a.IsValid() || d.openMax == 0 && d.addressMax == 0 {
 		return ""
 	}

@@ -144,6 +144,9 @@ func (w *Worker) welcome(fd int, remote netip.AddrPort, l *listener) {
 		return
 	}
 	w.timers.add(w.now.Add(c.idleMax), timerLobby, c.name())
+	if !l.internal {
+		w.g.door.count(w.now)
+	}
 	switch {
 	case l.Proxy: // who it is turns out later
 		c.extra = &extra{stage: stageProxy}
@@ -171,6 +174,7 @@ func (w *Worker) adopt(c *conn) bool {
 	if err := w.net.Add(c.fd, connTag(c.slot, c.gen), false); err != nil {
 		w.log.Error("cannot watch a connection", zap.Error(err))
 		w.conns.drop(c.slot)
+		w.leave(c)
 		w.drop(c.fd, c.listener)
 		return false
 	}

@@ -1,6 +1,9 @@
 package worker
 
 import (
+	"sync/atomic"
+	"time"
+
 	"go.uber.org/zap"
 
 	"sluice/broker/auth"
@@ -35,6 +38,9 @@ type login struct {
 	busy     bool // somebody thinks about it, or it has been slowed down
 	method   string
 	exchange *auth.Exchange
+	slowed   bool             // the guard has made the exchange wait
+	data     []byte           // what the client said in it meanwhile
+	gone     atomic.Bool      // the connection has died: nobody need think about it
 	creds    auth.Credentials // aliases packet
 }
 
@@ -155,21 +161,24 @@ func (w *Worker) authenticate(c *conn, p *mqtt.Connect, packet, rest []byte, ass
 		w.admitted = session.Admission{Assigned: assigned}
 		return w.admit(c, p, packet, rest, &w.admitted)
 	}
-	wait, ok := w.g.guard.Check(c.remote.addr(), string(p.Username), w.now)
-	if !ok {
-		w.stats.LoginsRefused++
-		w.connack(c, p, mqtt.ConnectionRateExceeded, "too many failed logins")
-		return false
-	}
-	if p.Props.AuthMethod == nil && wait == 0 {
+	if p.Props.AuthMethod == nil {
+		// Nothing secret is shown, so nothing can be guessed.
 		if cr := credentials(c, p); rules.Cheap(&cr) {
 			id, err := rules.Authenticate(&cr, w.g.opt.Wall())
 			if err != nil {
-				w.loginFailed(c, p, err)
+				w.loginFailed(c, p, "", err)
 				return false
 			}
 			return w.admit(c, p, packet, rest, w.admission(id, p, assigned))
 		}
+	}
+	wait, ok := time.Duration(0), true
+	if p.Props.AuthMethod == nil { // otherwise the exchange tells who it is
+		wait, ok = w.g.guard.Check(c.remote.addr(), string(p.Username), w.now)
+	}
+	if !ok {
+		w.tooManyFailures(c, p)
+		return false
 	}
 	l := &login{assigned: assigned, packet: append([]byte(nil), packet...)}
 	if c.extra == nil {
@@ -181,15 +190,26 @@ func (w *Worker) authenticate(c *conn, p *mqtt.Connect, packet, rest []byte, ass
 	if p.Props.AuthMethod != nil {
 		return w.beginExchange(c, p, rest)
 	}
-	l.rest = append([]byte(nil), rest...)
-	l.busy, c.paused = true, true
-	w.arm(c)
+	w.ponder(c, rest)
 	if wait > 0 {
 		w.timers.add(w.now.Add(wait), timerLogin, c.name())
 	} else {
 		w.offload(c)
 	}
 	return true
+}
+
+// ponder stops reading from a connection while its login is thought about.
+func (w *Worker) ponder(c *conn, rest []byte) {
+	l := c.extra.login
+	l.rest = append([]byte(nil), rest...)
+	l.busy, c.paused = true, true
+	w.arm(c)
+}
+
+func (w *Worker) tooManyFailures(c *conn, p *mqtt.Connect) {
+	w.stats.LoginsRefused++
+	w.connack(c, p, mqtt.ConnectionRateExceeded, "too many failed logins")
 }
 
 // reread decodes the CONNECT of a login again, so that p aliases what the login
@@ -212,13 +232,33 @@ func (w *Worker) reread(c *conn, p *mqtt.Connect) {
 	}
 }
 
-// offload has the login judged where it may take long.
+// verdict is what a login has come to.
+type verdict struct {
+	id       *auth.Identity
+	err      error
+	refused  bool // without trying
+	failures int  // to be logged; 0: nothing is
+}
+
+// offload has the login judged where it may take long. It counts there, too: many
+// attempts at once are judged one after the other, and must not all be judged
+// before the first failure counts.
 func (w *Worker) offload(c *conn) {
 	l, rules, slot, gen := c.extra.login, w.g.rules.Load(), c.slot, c.gen
-	creds, wall := l.creds, w.g.opt.Wall
+	creds, wall, guard, addr, now := l.creds, w.g.opt.Wall, w.g.guard, c.remote.addr(), w.now
 	err := w.g.opt.Offload(func() {
-		id, err := rules.Authenticate(&creds, wall())
-		w.Call(func(w *Worker) { w.judged(slot, gen, id, err) })
+		if l.gone.Load() { // after a power cut work must not go to who has given up
+			return
+		}
+		var v verdict
+		if _, ok := guard.Check(addr, creds.Username, now); !ok {
+			v.refused = true
+		} else if v.id, v.err = rules.Authenticate(&creds, wall()); isGuess(v.err) {
+			if n, log := guard.Failed(addr, creds.Username, now); log {
+				v.failures = n
+			}
+		}
+		w.Call(func(w *Worker) { w.judged(slot, gen, &v) })
 	})
 	if err != nil {
 		w.reread(c, &w.connect)
@@ -227,7 +267,7 @@ func (w *Worker) offload(c *conn) {
 }
 
 // judged goes on with a connection whose login has been judged.
-func (w *Worker) judged(slot, gen uint32, id *auth.Identity, err error) {
+func (w *Worker) judged(slot, gen uint32, v *verdict) {
 	c, ok := w.conns.get(slot, gen)
 	if !ok || c.dying {
 		return
@@ -243,12 +283,29 @@ func (w *Worker) judged(slot, gen uint32, id *auth.Identity, err error) {
 	l, p := c.extra.login, &w.connect
 	l.busy = false
 	w.reread(c, p)
-	if err != nil {
-		w.loginFailed(c, p, err)
-		return
+	switch {
+	case v.refused:
+		w.tooManyFailures(c, p)
+	case v.err != nil:
+		w.logFailures(c, p, v.failures, v.err)
+		w.stats.LoginsFailed++
+		w.connack(c, p, reasonOf(v.err), v.err.Error())
+	default:
+		if v.id.User == l.creds.Username { // a token for another proves nothing about this one
+			w.g.guard.Succeeded(c.remote.addr(), v.id.User)
+		}
+		w.resume(c, p, w.admission(v.id, p, l.assigned))
 	}
-	w.g.guard.Succeeded(c.remote.addr(), l.creds.Username)
-	w.resume(c, p, w.admission(id, p, l.assigned))
+}
+
+// isGuess tells whether a refusal is for something secret that was wrong.
+func isGuess(err error) bool { return err != nil && reasonOf(err) == mqtt.BadUserNameOrPassword }
+
+func reasonOf(err error) mqtt.Reason {
+	if e, ok := err.(*auth.Error); ok {
+		return e.Reason
+	}
+	return mqtt.NotAuthorized
 }
 
 // resume lets in a connection that somebody has thought about.
@@ -269,7 +326,7 @@ func (w *Worker) beginExchange(c *conn, p *mqtt.Connect, rest []byte) (moved boo
 	l.method = string(p.Props.AuthMethod)
 	var err error
 	if l.exchange, err = w.g.rules.Load().Begin(l.method, &l.creds, w.g.opt.Wall()); err != nil {
-		w.loginFailed(c, p, err)
+		w.loginFailed(c, p, "", err)
 		return false
 	}
 	return w.exchange(c, p, p.Props.AuthData, rest)
@@ -302,9 +359,23 @@ func (w *Worker) onLogin(c *conn, h mqtt.Header, body, rest []byte) (moved bool)
 // exchange goes one step on in enhanced authentication.
 func (w *Worker) exchange(c *conn, p *mqtt.Connect, data, rest []byte) (moved bool) {
 	l := c.extra.login
+	user := l.exchange.User()
+	if user != "" {
+		wait, ok := w.g.guard.Check(c.remote.addr(), user, w.now)
+		if !ok {
+			w.tooManyFailures(c, p)
+			return false
+		}
+		if wait > 0 && !l.slowed {
+			l.slowed, l.data = true, append([]byte(nil), data...)
+			w.ponder(c, rest)
+			w.timers.add(w.now.Add(wait), timerLogin, c.name())
+			return true
+		}
+	}
 	reply, done, err := l.exchange.Step(data)
 	if err != nil {
-		w.loginFailed(c, p, err)
+		w.loginFailed(c, p, user, err)
 		return false
 	}
 	if !done {
@@ -321,18 +392,47 @@ func (w *Worker) exchange(c *conn, p *mqtt.Connect, data, rest []byte) (moved bo
 	return w.admit(c, p, l.packet, rest, adm)
 }
 
-// loginFailed refuses a CONNECT that nobody could prove.
-func (w *Worker) loginFailed(c *conn, p *mqtt.Connect, err error) {
-	r, user := mqtt.NotAuthorized, string(p.Username)
-	if e, ok := err.(*auth.Error); ok {
-		r = e.Reason
+// goOn goes on with a login that was slowed down.
+func (w *Worker) goOn(c *conn) {
+	l := c.extra.login
+	if l.exchange == nil {
+		w.offload(c)
+		return
 	}
+	l.busy, c.paused = false, false
+	if w.arm(c); c.dying {
+		return
+	}
+	w.reread(c, &w.connect)
+	rest := l.rest
+	if w.exchange(c, &w.connect, l.data, rest) || c.dying {
+		return
+	}
+	w.posted = false
+	used := w.feed(c, rest)
+	w.keep(c, rest[used:])
+	w.backpressure(c)
+}
+
+// loginFailed refuses a CONNECT that did not prove who it comes from. user is who it
+// tried to be with something secret; "": it did not try.
+func (w *Worker) loginFailed(c *conn, p *mqtt.Connect, user string, err error) {
 	w.stats.LoginsFailed++
-	if failures, first := w.g.guard.Failed(c.remote.addr(), user, w.now); first {
-		w.log.Warn("login failed", zap.Stringer("remote", c.remote), zap.String("username", user),
-			zap.ByteString("client", p.ClientID), zap.Int("failures", failures), zap.Error(err))
+	if user != "" {
+		if n, log := w.g.guard.Failed(c.remote.addr(), user, w.now); log {
+			w.logFailures(c, p, n, err)
+		}
 	}
-	w.connack(c, p, r, err.Error())
+	w.connack(c, p, reasonOf(err), err.Error())
+}
+
+// logFailures writes one line for a burst of them. It does not say what was tried:
+// some put the secret where the name belongs.
+func (w *Worker) logFailures(c *conn, p *mqtt.Connect, n int, err error) {
+	if n > 0 {
+		w.log.Warn("login failed", zap.Stringer("remote", c.remote), zap.String("listener", c.listener.Address),
+			zap.ByteString("client", p.ClientID), zap.Int("failures", n), zap.Error(err))
+	}
 }
 
 // admission is how a client is let in. It is the worker's scratch.
@@ -401,6 +501,13 @@ func (w *Worker) takeOver(m *handover) {
 	if err != nil {
 		panic("BUG: a CONNECT cannot be decoded again: " + err.Error())
 	}
+	if id := m.admission.Identity; id != nil { // the rules may have changed on the way
+		m.admission.Permit = w.g.rules.Load().Permit(id, string(p.ClientID))
+		if r, why := session.CheckWill(p, m.admission.Permit, false, w.g.limits); r != mqtt.Success {
+			w.connack(c, p, r, why)
+			return
+		}
+	}
 	w.attach(c, p, &m.admission)
 	if c.unsent() > 0 || c.layer.Pending() {
 		w.touch(c)
@@ -410,10 +517,15 @@ func (w *Worker) takeOver(m *handover) {
 	used := w.feed(c, rest)
 	w.keep(c, rest[used:])
 	w.backpressure(c)
+	if !c.plain() && !c.dying { // an error of the layer in the read that brought it here
+		if _, err := c.layer.In(w.plain[:0], nil); err != nil {
+			w.broken(c, err)
+		}
+	}
 }
 
 // settleIn leaves a connection that is let in only what it needs beyond the lobby.
-func (w *Worker) settleIn(c *conn) {
+func (w *Worker) settleIn(c *conn, x *client) {
 	limited := !c.listener.internal && (w.g.opt.MessagesPerSecondMax > 0 || w.g.opt.BytesPerSecondMax > 0)
 	if e := c.extra; e != nil {
 		e.login, e.certUser = nil, ""
@@ -423,7 +535,35 @@ func (w *Worker) settleIn(c *conn) {
 	} else if limited {
 		c.extra = &extra{}
 	}
+	if limited {
+		c.extra.rate = w.debts[x.ClientID]
+		delete(w.debts, x.ClientID)
+	}
 }
+
+// owe keeps the debt of a client that goes: it cannot be left behind with the
+// connection. Debts that are over are dropped when there are many.
+func (w *Worker) owe(c *conn, x *client) {
+	if c.extra == nil || max(c.extra.rate.messages, c.extra.rate.bytes) <= w.now {
+		return
+	}
+	if len(w.debts) >= debtsMax {
+		for id, r := range w.debts {
+			if max(r.messages, r.bytes) <= w.now {
+				delete(w.debts, id)
+			}
+		}
+	}
+	if len(w.debts) < debtsMax {
+		w.debts[x.ClientID] = c.extra.rate
+	}
+}
+
+// debtsMax bounds what is kept of clients that have gone.
+const debtsMax = 4096
+
+// identityMax keeps the sum with our clock within its range.
+const identityMax = 100 * 365 * 24 * time.Hour
 
 // expires notes when the identity of a connection ends.
 func (w *Worker) expires(c *conn, id *auth.Identity) {
@@ -431,7 +571,7 @@ func (w *Worker) expires(c *conn, id *auth.Identity) {
 		delete(w.expiries, c.name())
 		return
 	}
-	at := w.now.Add(id.Expires.Sub(w.g.opt.Wall()))
+	at := w.now.Add(min(id.Expires.Sub(w.g.opt.Wall()), identityMax))
 	w.expiries[c.name()] = at
 	w.timers.add(at, timerIdentity, c.name())
 }

@@ -385,6 +385,9 @@ type doubler struct {
 }
 
 func (d *doubler) In(dst, src []byte) ([]byte, error) {
+	if d.broken {
+		return dst, errors.New("not what the layer wants")
+	}
 	src = append(d.half, src...)
 	for ; len(src) >= 2; src = src[2:] {
 		if src[0] != ^src[1] {

@@ -297,7 +297,12 @@ func (w *Worker) sendRetained(x *client, sub *session.Subscription) {
 
 // publishWill publishes the will of a session.
 func (w *Worker) publishWill(x *client, will *session.Will) {
-	w.publishMessage(will.Message(w.now), x.ID)
+	msg := will.Message(w.now)
+	if !x.MayPublish(msg.Topic) { // any more: it was judged when it was left
+		w.fx.Denied++
+		return
+	}
+	w.publishMessage(msg, x.ID)
 }
 
 // publishMessage publishes a message that no packet brought.

@@ -48,6 +48,10 @@ func (w *Worker) redeliver(msg *mqtt.Message, filter string) bool {
 	if !ok || h.Marks&topic.Guarded != 0 && !w.g.mayReceive(h.Subscriber, msg.Topic) {
 		return false
 	}
+	if msg.ID == 0 { // other workers may have it too, and one of us will give it an id
+		own := *msg
+		msg = &own
+	}
 	p := &w.willPub
 	msg.View(p)
 	p.QoS, p.Retain = msg.QoS, msg.Retain

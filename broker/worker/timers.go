@@ -169,7 +169,7 @@ func (w *Worker) lookAgain(c *conn, t timer) {
 	switch t.kind {
 	case timerLogin:
 		if c.extra != nil && c.extra.login != nil && c.client == nil {
-			w.offload(c)
+			w.goOn(c)
 		}
 	case timerRate:
 		if c.extra != nil {

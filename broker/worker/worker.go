@@ -41,6 +41,7 @@ type Worker struct {
 	timers    timers
 	bounds    bounds
 	leaving   map[uint64]*leaving  // by the id of the session that was
+	debts     map[string]rate      // of clients that have gone, by client id; see owe
 	expiries  map[uint64]mono.Time // when the identities of connections end, by name; few have one
 
 	// of the turn
@@ -88,7 +89,7 @@ func newWorker(g *Group, id int, n Net) *Worker {
 	w := &Worker{
 		id: id, g: g, net: n, log: g.log.With(zap.Int("worker", id)),
 		events: make([]platform.Event, 256),
-		byID:   make(map[string]*client), expiries: make(map[uint64]mono.Time), leaving: make(map[uint64]*leaving),
+		byID:   make(map[string]*client), expiries: make(map[uint64]mono.Time), leaving: make(map[uint64]*leaving), debts: make(map[string]rate),
 		buf:    make([]byte, readBytes),
 		bounds: bounds{acks: acksMax, turnBytes: turnBytesMax},
 	}

@@ -68,7 +68,7 @@ func (l *live) listeners(dir string) ([]front.Listener, error) {
 		c := &l.cfg.Listeners[i]
 		x := front.Listener{
 			Address: c.Address, ConnectionsMax: c.ConnectionsMax, Device: c.Interface,
-			Proxy: c.ProxyProtocol, Anonymous: l.cfg.Anonymous(c), WebSocket: webSocket(c),
+			Proxy: c.ProxyProtocol, Anonymous: l.cfg.Anonymous(c), WebSocket: webSocket(c, l.cfg.Anonymous(c)),
 		}
 		if isUnix(c.Address) {
 			x.UnixMode = c.FileMode()
@@ -140,6 +140,7 @@ func (l *live) start(b *broker.Broker) {
 		default: // one look is under way to be taken: it will see this change too
 		}
 	})
+	l.reload(zap.String("why", "start")) // what changed since they were read first
 }
 
 func (l *live) close() {
@@ -169,7 +170,9 @@ func (l *live) reload(why zap.Field) {
 			}
 		}
 	}
-	l.log.Info("files read again", why, zap.Strings("changed", changed))
+	if len(changed) > 0 || why.Key == "signal" {
+		l.log.Info("files read again", why, zap.Strings("changed", changed))
+	}
 }
 
 func sameSources(a, b *auth.Sources) bool {

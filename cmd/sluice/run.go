@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"runtime"
@@ -130,6 +132,10 @@ func work(b *broker.Broker, l *live, log *zap.Logger, signals <-chan os.Signal) 
 	}
 }
 
+// waitingMax is how many handshakes, and how many password checks, may wait: as many as
+// are done in some seconds.
+const waitingMax = 512
+
 // spareFiles are descriptors that are not for clients: store, logs, listeners,
 // bridges, epoll.
 const spareFiles = 64
@@ -163,7 +169,7 @@ func brokerOptions(cfg *configs.Config, live *live, dir string, files uint64, lo
 		ConnectBytesMax: int(l.ConnectBytesMax),
 		OutputBytesMax:  int(l.OutputBytesMax),
 		Guard:           guardOptions(&cfg.Auth),
-		Pool:            front.PoolOptions{HandshakesMax: l.HandshakesMax},
+		Pool:            front.PoolOptions{HandshakesMax: l.HandshakesMax, WaitingMax: waitingMax},
 
 		ConnectionsPerAddressMax: l.ConnectionsPerAddressMax, ConnectsPerSecondMax: l.ConnectsPerSecondMax,
 		ConnectsPerSecondPerAddressMax: l.ConnectsPerSecondPerAddressMax,
@@ -175,7 +181,13 @@ func brokerOptions(cfg *configs.Config, live *live, dir string, files uint64, lo
 	if o.Workers == 0 {
 		o.Workers = min(runtime.GOMAXPROCS(0), 256)
 	}
-	if room := int(min(files, 1<<20)) - spareFiles; o.ConnectionsMax == 0 || o.ConnectionsMax > room {
+	spare := spareFiles
+	for i := range cfg.Listeners {
+		if cfg.Listeners[i].TLS.Enabled() { // each handshake has a second descriptor
+			spare = spareFiles + l.HandshakesMax + waitingMax
+		}
+	}
+	if room := int(min(files, 1<<20)) - spare; o.ConnectionsMax == 0 || o.ConnectionsMax > room {
 		o.ConnectionsMax = max(room, 1)
 	}
 	rules, sources, err := live.rules()
@@ -187,11 +199,21 @@ func brokerOptions(cfg *configs.Config, live *live, dir string, files uint64, lo
 }
 
 // webSocket is what a listener speaks below MQTT, nil if nothing.
-func webSocket(c *configs.Listener) *wire.WebSocketOptions {
+func webSocket(c *configs.Listener, anonymous bool) *wire.WebSocketOptions {
 	if c.Protocol != "websocket" {
 		return nil
 	}
-	return &wire.WebSocketOptions{Path: c.WebSocketPath, Origins: c.WebSocketOrigins}
+	o := &wire.WebSocketOptions{Path: c.WebSocketPath, Origins: c.WebSocketOrigins}
+	if anonymous && len(o.Origins) == 0 && !c.ProxyProtocol && !isUnix(c.Address) {
+		// Who may do everything because he is on this machine must not be a page from
+		// elsewhere whose host name points here.
+		if host, _, err := net.SplitHostPort(c.Address); err == nil {
+			if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
+				o.Origins = []string{"localhost", "127.0.0.1", "[::1]"}
+			}
+		}
+	}
+	return o
 }
 
 func isUnix(address string) bool { return strings.HasPrefix(address, "unix:") }
