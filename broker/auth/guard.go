@@ -16,7 +16,7 @@ import (
 // other users are never refused. An IPv6 address counts as its /64, which is
 // what one customer gets.
 //
-//	pair     after SlowAfter failures slower, from FailuresMax on refused for RefuseFor
+//	pair     beyond SlowAfter failures slower, from FailuresMax on refused for RefuseFor
 //	address  after FailuresMax failures slower; somebody tries many users
 //	user     after FailuresMax failures slower; a user is tried from many addresses
 //
@@ -52,7 +52,7 @@ type GuardOptions struct {
 	// an hour, one who does not has 100.
 	RefuseFor time.Duration
 
-	// SlowAfter is after how many failures of a pair attempts get slower.
+	// SlowAfter is how many failures of a pair are let pass before attempts get slower.
 	// Default 3: typing errors cost nothing.
 	SlowAfter int
 

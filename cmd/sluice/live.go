@@ -76,7 +76,7 @@ func (l *live) listeners(dir string) ([]front.Listener, error) {
 		if c.TLS.Enabled() {
 			t, err := front.NewTLS(tlsOptions(c, clockMin(dir)))
 			if err != nil {
-				errs = append(errs, fmt.Errorf("listener %s: %w", c.Address, err))
+				errs = append(errs, wrongFiles{fmt.Errorf("listener %s: %w", c.Address, err)})
 				continue
 			}
 			for _, w := range t.Warnings() {

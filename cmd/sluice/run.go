@@ -133,8 +133,9 @@ func work(b *broker.Broker, l *live, log *zap.Logger, signals <-chan os.Signal) 
 }
 
 // waitingMax is how many handshakes, and how many password checks, may wait: as many as
-// are done in some seconds.
-const waitingMax = 512
+// are done in some seconds, and no more than an eighth of the files, since a
+// handshake that waits has two.
+func waitingMax(files uint64) int { return int(max(16, min(512, files/8))) }
 
 // spareFiles are descriptors that are not for clients: store, logs, listeners,
 // bridges, epoll.
@@ -169,7 +170,7 @@ func brokerOptions(cfg *configs.Config, live *live, dir string, files uint64, lo
 		ConnectBytesMax: int(l.ConnectBytesMax),
 		OutputBytesMax:  int(l.OutputBytesMax),
 		Guard:           guardOptions(&cfg.Auth),
-		Pool:            front.PoolOptions{HandshakesMax: l.HandshakesMax, WaitingMax: waitingMax},
+		Pool:            front.PoolOptions{HandshakesMax: l.HandshakesMax, WaitingMax: waitingMax(files)},
 
 		ConnectionsPerAddressMax: l.ConnectionsPerAddressMax, ConnectsPerSecondMax: l.ConnectsPerSecondMax,
 		ConnectsPerSecondPerAddressMax: l.ConnectsPerSecondPerAddressMax,
@@ -184,7 +185,7 @@ func brokerOptions(cfg *configs.Config, live *live, dir string, files uint64, lo
 	spare := spareFiles
 	for i := range cfg.Listeners {
 		if cfg.Listeners[i].TLS.Enabled() { // each handshake has a second descriptor
-			spare = spareFiles + l.HandshakesMax + waitingMax
+			spare = spareFiles + l.HandshakesMax + waitingMax(files)
 		}
 	}
 	if room := int(min(files, 1<<20)) - spare; o.ConnectionsMax == 0 || o.ConnectionsMax > room {

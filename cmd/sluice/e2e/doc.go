@@ -10,5 +10,11 @@
 // code 0, and their logs must be free of races and panics. Package rig holds
 // the processes, the network that fails, and the clients.
 //
+// A site (site_test.go) is a broker that listens on each transport, with users and
+// certificates of an authority of its own. What idle connections and handshakes cost is
+// measured by benchmarks, which assert nothing:
+//
+//	go test -run '^$' -bench . -benchtime 1x ./cmd/sluice/e2e
+//
 // mosquitto and node must be installed: nothing is skipped.
 package e2e

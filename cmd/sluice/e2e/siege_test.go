@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -105,7 +107,7 @@ func TestSiege(t *testing.T) {
 			control := s.control()
 			before := s.quiet()
 			began := time.Now()
-			most := s.besiege(x)
+			most := s.besiege(x, besiegers)
 			took := time.Since(began)
 			after := s.quiet()
 			control.finish()
@@ -125,14 +127,56 @@ func TestSiege(t *testing.T) {
 	}
 }
 
-// besiege waits until all besiegers have been closed, and returns the most that
+// TestSiegeWithFewFiles: where open files are few, handshakes that do not go on
+// must not take those that other clients need.
+func TestSiegeWithFewFiles(t *testing.T) {
+	t.Parallel()
+	const filesMax, besiegers = 1024, 700
+	program := filepath.Join(t.TempDir(), "few")
+	must(t, os.WriteFile(program, fmt.Appendf(nil, "#!/bin/sh\nulimit -n %d\nexec %s \"$@\"\n", filesMax, plainBinary), 0o700))
+	s := newSite(t, siteOptions{binary: program, only: []string{"mqtt", "mqtts"}, open: true, auth: fmt.Sprintf("[limits]\nconnect_timeout = %q\n", siegeTimeout)})
+	control := s.control()
+	x := siege{what: "a ClientHello, and silence", scheme: "mqtts", first: hello(t)}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		s.besiege(x, besiegers)
+	}()
+	t.Cleanup(func() { <-over })
+	eventually(t, patience, "the besiegers are there", func() bool {
+		u, err := s.Usage()
+		must(t, err)
+		return u.Descriptors > 300 // those whose handshakes wait have two; the rest is refused
+	})
+	var slowest time.Duration
+	for came := false; !came; {
+		began := time.Now()
+		if got := s.try(5, anonymous, nil); got != 0 {
+			t.Errorf("a client meanwhile: CONNACK 0x%02x", got)
+		}
+		slowest = max(slowest, time.Since(began))
+		select {
+		case <-over:
+			came = true
+		default:
+		}
+	}
+	control.finish()
+	t.Logf("clients meanwhile waited %v at most", slowest)
+	if strings.Contains(s.Log(), "cannot accept connections") {
+		t.Error("the broker ran out of files")
+	}
+}
+
+// besiege waits until all n besiegers have been closed, and returns the most that
 // the broker took meanwhile.
-func (s *site) besiege(x siege) (most rig.Usage) {
+func (s *site) besiege(x siege, n int) (most rig.Usage) {
 	s.t.Helper()
 	var tasks sync.WaitGroup
 	slots := make(chan struct{}, 16) // connecting at once
 	over := make(chan struct{})
-	for range besiegers {
+	var bad inbox[string]
+	for range n {
 		tasks.Go(func() {
 			slots <- struct{}{}
 			c, err := s.approach(x)
@@ -142,7 +186,7 @@ func (s *site) besiege(x siege) (most rig.Usage) {
 				_ = c.Close()
 			}
 			if err != nil {
-				s.t.Errorf("%s: %v", x.what, err)
+				bad.put(err.Error())
 			}
 		})
 	}
@@ -155,6 +199,9 @@ func (s *site) besiege(x siege) (most rig.Usage) {
 	for {
 		select {
 		case <-over:
+			if all := bad.sofar(); len(all) > 0 {
+				s.t.Errorf("%s: %d of %d: %s", x.what, len(all), n, all[0])
+			}
 			return most
 		case <-tick.C:
 		}

@@ -70,6 +70,10 @@ func TestStorm(t *testing.T) {
 			time.Since(began).Round(time.Millisecond), full.Load(), resumed.Load(), tries.Load())
 	}
 	come("first", false)
+	for i, c := range all {
+		_, err := c.Subscribe(1, name("to/", i)) // with SUBACK, session and subscription are safe
+		must(t, err)
+	}
 	s.kill()
 	s.start()
 	come("after a SIGKILL", true)
