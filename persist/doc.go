@@ -7,7 +7,9 @@
 //
 // Sessions that outlive their connection, with their subscriptions; for each a
 // queue of messages not yet acknowledged by the client, and the set of QoS 2
-// packet ids received from it; and the retained messages.
+// packet ids received from it, and its will if its delay is running; and the
+// retained messages. Message.From is not stored: a session's id in memory means
+// nothing to the next process.
 //
 // # Queues
 //
@@ -17,6 +19,31 @@
 // worker submitted. The owner of the session sends in that order. The MQTT
 // packet id of a message is a function of its sequence number, therefore it
 // need not be stored and is the same after a crash.
+//
+// # Limits of a queue
+//
+// Session.Queue says how many messages and bytes a queue may hold and how old
+// they may become, and what happens when it is full (QueuePolicy). It is stored
+// with the session and holds from the next OpPutSession on. What the owner of a
+// session must be ready for:
+//
+//   - Reject: a group is settled with ErrQueueFull, as with ErrFull: nothing of
+//     it is stored, all its enqueues have sequence number 0. Messages that no
+//     group waits for get sequence number 0.
+//   - DropNewest: an enqueue gets sequence number 0, as for a queue that is gone,
+//     and its group is settled as if it had not been there.
+//   - DropOldest and age: an enqueue gets its number, and later the message is
+//     gone, at any place of the queue. So Fetched.Next may jump, Entries may have
+//     gaps or be empty with Next > From; a message that was fetched or delivered
+//     may not be in the store any more, and is not sent again after a crash or
+//     a new connection; OpDequeue and OpRelease of it have no effect, and their
+//     groups settle. Of an attached session the first messages stay, as many as
+//     OpAttach says in Op.Seq. A message of QoS 2 that was once fetched stays
+//     until it is dequeued, whatever the limits, and so does a released one: its
+//     packet id is in the client's memory. A message of QoS 2 that was never
+//     fetched may vanish between Submit and Fetch.
+//
+// Every drop is counted by reason and queue: Stats.Drops, Queues.
 //
 // # Groups and settlement
 //

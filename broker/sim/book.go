@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"slices"
+
 	"sluice/broker/mqtt"
 )
 
@@ -196,6 +198,11 @@ func (b *book) subscribe(g *grant, stamp int64) {
 	}
 	g.sent = stamp
 	b.grants = append(b.grants, g)
+}
+
+// drop removes a grant that was refused: what it would have replaced stands.
+func (b *book) drop(g *grant) {
+	b.grants = slices.DeleteFunc(b.grants, func(o *grant) bool { return o == g })
 }
 
 // unsubscribe notes an UNSUBSCRIBE that is being sent, and gives what it ends.

@@ -49,6 +49,28 @@ type config struct {
 	wills    bool
 	shared   bool
 
+	// The way in, see arrival.go.
+	proxy     bool
+	shake     bool
+	shakeFail float64
+	shakeHang float64
+	layer     bool
+
+	// Logins, see login.go.
+	auth   bool
+	busy   float64
+	wrong  float64 // share of logins with a wrong password
+	impose float64
+	acl    bool // see rules.go
+	reload float64
+
+	// 0: any number
+	perAddressMax     int
+	connectsPerSecond int
+	connectsPerSecondPerAddress,
+	messagesPerSecond int
+	bytesPerSecond int
+
 	// calm: nothing may be dropped, so every message of QoS 0 between
 	// connections that last must arrive.
 	calm bool
@@ -112,6 +134,29 @@ func (w *World) drawConfig() config {
 		turnBytes: pick(w, 1, 100, 2000),
 		mailBytes: pick(w, 1, 300, 3000),
 	}
+	if w.chance(0.3) {
+		c.proxy = w.chance(0.5)
+		c.layer = w.chance(0.7)
+		if w.chance(0.5) {
+			c.shake, c.shakeFail, c.shakeHang = true, pick(w, 0, 0.1), pick(w, 0, 0.1)
+		}
+	}
+	if w.chance(0.4) {
+		c.auth, c.busy, c.wrong, c.impose = true, pick(w, 0, 0.1), pick(w, 0, 0.1, 0.3), pick(w, 0, 0.002)
+	}
+	if c.auth && w.chance(0.6) {
+		c.acl, c.reload = true, pick(w, 0, 0.0005, 0.002)
+	}
+	if w.chance(0.2) {
+		c.perAddressMax = c.devices + 2
+	}
+	if w.chance(0.2) {
+		c.connectsPerSecond, c.connectsPerSecondPerAddress = pick(w, 0, 10, 50), pick(w, 0, 5, 20)
+	}
+	if w.chance(0.2) {
+		c.messagesPerSecond, c.bytesPerSecond = pick(w, 0, 20, 200), pick(w, 0, 5000, 50_000)
+	}
+	c.limits.TopicAliasOutMax = pick(w, 0, 1, 2, 16)
 	c.limits.InflightMax = pick(w, 1, 3, 20, 1024)
 	c.limits.ReceiveMax = pick(w, 2, 10, 1024)
 	c.limits.TopicAliasMax = pick(w, 0, 4)
@@ -125,10 +170,40 @@ func (w *World) drawConfig() config {
 	if w.chance(0.1) {
 		c.connectionsMax = c.devices + 3
 	}
+	if c.bytesPerSecond > 0 {
+		c.large = 0
+	}
+	if c.shake && knownShakeRead {
+		c.turnBytes = 1 << 20
+	}
 	if c.calm {
 		c.slow, c.outputBytes, c.large = 0, 8<<20, 0
 	}
 	return c
+}
+
+// cuts tells whether the last bytes that are written to a connection may not all
+// reach the client.
+func (c *config) cuts() bool { return c.partial > 0 || c.spurious > 0 || c.txBytes < 4000 }
+
+// throttles tells whether clients may send only so much.
+func (c *config) throttles() bool { return c.messagesPerSecond > 0 || c.bytesPerSecond > 0 }
+
+// crowds tells whether a connection may be turned away for what others do.
+func (c *config) crowds() bool {
+	return c.connectionsMax < 1000 || c.perAddressMax > 0 || c.connectsPerSecondPerAddress > 0
+}
+
+// patience is how far time may go on while the world heals.
+func (c *config) patience() time.Duration {
+	d := 5 * time.Second
+	if c.auth || c.connectsPerSecond > 0 || c.connectsPerSecondPerAddress > 0 {
+		d += 15 * time.Second
+	}
+	if c.throttles() {
+		d += 200 * time.Second
+	}
+	return d
 }
 
 // quota tells whether the store may refuse publications.

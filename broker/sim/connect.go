@@ -21,11 +21,14 @@ func (d *device) connect() {
 	d.links++
 	w.counts.Connects++
 	l.name = fmt.Sprintf("%s.%d", d.id, d.links)
+	l.opened, l.healed = w.next(), w.healing
+	l.sure = l.opened
+	l.wrong = d.user != "" && !w.healing && w.chance(w.cfg.wrong)
 	l.connectAt, l.lastSent, l.lastHeard, l.crashes = w.now, w.now, w.now, w.crashes
 	if d.late(false) {
 		l.excuse |= rival
 	}
-	if w.cfg.connectionsMax < 1000 {
+	if w.cfg.crowds() {
 		l.excuse |= crowded
 	}
 	if w.cfg.quota() && l.version != mqtt.V5 {
@@ -44,7 +47,10 @@ func (d *device) connect() {
 	}
 	l.expect = d.expectation(l)
 	d.sendConnect(l)
-	if l.clean && !l.durable && !w.healing && len(d.out) == 0 && w.chance(0.2) { // need not wait for CONNACK (MQTT5 3.1.4)
+	if l.wrong && l.scram == nil && w.chance(0.3) {
+		l.pipeline()
+	}
+	if !l.wrong && l.scram == nil && l.clean && !l.durable && !w.healing && len(d.out) == 0 && w.chance(0.2) { // need not wait for CONNACK (MQTT5 3.1.4)
 		l.quota = 2
 		d.publish(l)
 		d.publish(l)
@@ -54,7 +60,7 @@ func (d *device) connect() {
 // draw decides how to connect.
 func (d *device) draw() *link {
 	w := d.w
-	l := &link{d: d, version: d.version, durable: d.keeps, inflight: make(map[uint16]bool)}
+	l := &link{d: d, version: d.version, durable: d.keeps, inflight: make(map[uint16]bool), theirs: make(map[uint16]string)}
 	if !w.healing && w.chance(0.05) {
 		l.durable = !l.durable
 	}
@@ -100,10 +106,13 @@ func (d *device) sendConnect(l *link) {
 			p.Props.SessionExpirySeconds, p.Props.HasSessionExpiry = d.asks, true
 		}
 		p.Props.MaxPacketBytes = d.packetMax
+		l.theirMax = pick(w, 0, 1, 2, 5, 65535)
+		p.Props.TopicAliasMax = uint16(l.theirMax)
 		if l.receiveMax < w.cfg.limits.InflightMax || w.chance(0.5) {
 			p.Props.ReceiveMax = uint16(l.receiveMax)
 		}
 	}
+	d.identify(l, &p)
 	if w.cfg.wills && !w.healing && w.chance(0.5) {
 		d.addWill(l, &p)
 	}
@@ -124,6 +133,7 @@ func flags(clean, durable bool) int {
 func (d *device) addWill(l *link, p *mqtt.Connect) {
 	w := d.w
 	m := w.newPub(d, pick(w, plainTopics...), mqtt.QoS(w.rng.IntN(3)))
+	m.voided = l.wrong
 	m.will, m.first, m.sends, m.fresh, m.sentAt = true, w.next(), 1, 1, w.now
 	l.will = m
 	p.HasWill = true
@@ -139,8 +149,10 @@ func (d *device) onConnack(l *link, p *mqtt.Connack) {
 	w := d.w
 	w.note("< CONNACK", l.name, int64(p.Code), int64(flags(p.SessionPresent, false)), "")
 	if p.Code != 0 {
-		l.fail("protocol", "CONNACK with code %d", p.Code)
+		l.onRefused(p.Code)
+		return
 	}
+	l.judgeLogin(p)
 	expired := d.expires() && w.now.Sub(d.lastAt) >= d.expiryTime()
 	if expired {
 		l.expect = min(l.expect, maybe)

@@ -42,6 +42,8 @@ type device struct {
 	expiry    uint32 // and for how many it does
 	packetMax uint32 // MQTT 5; 0: any
 	internal  bool   // connects as a part of Sluice does
+	user      string // "": nobody asks
+	impostors []*impostor
 	slow      bool
 	keepUp    time.Duration // keepalive; 0: none
 
@@ -49,6 +51,8 @@ type device struct {
 	links   int
 	olds    []*sock // connections given up while they seemed open
 	retryAt mono.Time
+
+	awayUntil mono.Time // it was turned away; for when the world heals
 
 	// The session. After a CONNECT that was not answered a client may be unable
 	// to know which session it will find; then it begins a new one (unsure).
@@ -85,8 +89,10 @@ func newDevice(w *World, n int) *device {
 	if w.chance(0.5) {
 		d.keepUp = time.Duration(w.between(5, 30)) * time.Second
 	}
-	if w.chance(0.05) {
+	if w.chance(0.05) && !(w.cfg.acl && knownBridgeRules) {
 		d.internal, d.id = true, fmt.Sprintf("$bridge/%d", n)
+	} else if w.cfg.auth {
+		d.user = fmt.Sprintf("user-%d", n%users)
 	}
 	for range w.between(0, 4) {
 		d.want(d.newWant())
@@ -198,6 +204,7 @@ func (d *device) drop() {
 	if !l.bye {
 		l.lose()
 	}
+	d.haunted(l)
 }
 
 // lose: the connection has ended without a DISCONNECT, so its will must be
@@ -211,6 +218,7 @@ func (l *link) lose() {
 // unanswered notes what a CONNECT without an answer may have done.
 func (d *device) unanswered(l *link) {
 	switch {
+	case l.wrong || l.refused: // nothing
 	case l.clean:
 		d.unsure = true
 	case !l.durable:
@@ -237,7 +245,7 @@ func (d *device) late(strict bool) bool {
 	clear(d.olds[len(open):])
 	d.olds = open
 	for _, s := range d.olds {
-		if l := s.end.(*link); !l.connected && (!strict || l.clean || !l.durable) {
+		if l := s.end.(*link); !l.connected && !l.wrong && (!strict || l.clean || !l.durable) {
 			return true
 		}
 	}
@@ -269,6 +277,9 @@ func (d *device) onEnded(l *link, reset bool) {
 	l.dead, d.link = true, nil
 	d.retryAt = w.now.Add(time.Duration(w.between(0, 2000)) * time.Millisecond)
 	d.goneAt = 0
+	if !l.connected {
+		d.awayUntil = w.now.Add(time.Duration(w.between(1, 500)) * time.Millisecond)
+	}
 	switch {
 	case !l.connected:
 		d.unanswered(l)
@@ -291,6 +302,15 @@ func (d *device) onEnded(l *link, reset bool) {
 		}
 	default:
 		d.lastAt = l.connectAt
+		d.haunted(l)
+	}
+}
+
+// haunted: a late CONNECT may have come after the session was ended, and begun an
+// empty one.
+func (d *device) haunted(l *link) {
+	if l.durable && l.endsSession && l.excuse&rival != 0 {
+		d.unsure = true
 	}
 }
 

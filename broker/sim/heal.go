@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"sluice/broker/mqtt"
+	"sluice/platform/mono"
 )
 
 // DESIGN. After the chaos the world heals: no more faults, what hangs is cut,
@@ -16,9 +16,6 @@ import (
 // missing, it is lost or stuck, whatever a timer might repair later: a lost
 // wake-up shows here. In the end all sessions are ended, and nothing may be
 // left of anything.
-
-// patience is how far time may go on while the world heals.
-const patience = 5 * time.Second
 
 func (w *World) heal() {
 	w.healing = true
@@ -59,17 +56,28 @@ func (w *World) drain() {
 				return s
 			}
 		}
-		return w.missing()
+		if why := w.missing(); why != "" || !w.cfg.throttles() {
+			return why
+		}
+		return w.queued() // acknowledgements wait until the client is read again
 	})
 	w.counts.Required += w.required()
-	if st := w.host.store.Stats(); st.QueuedMessages != 0 {
-		w.fail("leak", "everything is delivered, and the store holds %d messages", st.QueuedMessages)
+	if why := w.queued(); why != "" {
+		w.fail("leak", "%s", why)
 	}
+}
+
+// queued says what the store holds although everything is delivered.
+func (w *World) queued() string {
+	if st := w.host.store.Stats(); st.QueuedMessages != 0 {
+		return fmt.Sprintf("leak: everything is delivered, and the store holds %d messages", st.QueuedMessages)
+	}
+	return ""
 }
 
 // drainUntil lets everything happen that can, until lacks gives "".
 func (w *World) drainUntil(lacks func() string) {
-	until := w.now.Add(patience)
+	until := w.now.Add(w.cfg.patience())
 	for range 2_000_000 {
 		if w.busy() {
 			w.now++
@@ -79,7 +87,7 @@ func (w *World) drainUntil(lacks func() string) {
 		if what == "" {
 			return
 		}
-		at := w.host.nextTimer()
+		at := w.nextTime()
 		if at == 0 || at > until {
 			kind, _, _ := strings.Cut(what, ":")
 			w.fail(kind, "nothing moves any more, and %s", what)
@@ -87,6 +95,17 @@ func (w *World) drainUntil(lacks func() string) {
 		w.now = max(w.now, at)
 	}
 	w.fail("livelock", "the world does not come to rest")
+}
+
+// nextTime is when a worker, or a device that was turned away, goes on; 0: never.
+func (w *World) nextTime() mono.Time {
+	at := w.host.nextTimer()
+	for _, d := range w.devices {
+		if d.link == nil && d.awayUntil > w.now && (at == 0 || d.awayUntil < at) {
+			at = d.awayUntil
+		}
+	}
+	return at
 }
 
 // busy lets one thing happen. It tells whether there was any.
@@ -100,7 +119,7 @@ func (w *World) busy() bool {
 		case 1:
 			did = w.move()
 		case 2:
-			did = w.host.commit() || w.host.fetch()
+			did = w.host.commit() || w.host.fetch() || w.host.work()
 		case 3:
 			did = w.tend()
 		}
@@ -126,6 +145,9 @@ func (d *device) tend() bool {
 	switch {
 	case l == nil:
 		if d.w.ending && d.exp == surelyNot && !d.unsure && !d.zombie {
+			return false
+		}
+		if d.awayUntil > d.w.now {
 			return false
 		}
 		d.connect()
@@ -160,16 +182,23 @@ func (d *device) lacks() string {
 		return "stuck: " + l.name + " waits for PINGRESP"
 	}
 	for _, n := range d.book.in2 {
-		if !d.w.expires(n) {
+		if !d.mayLose(n) {
 			return fmt.Sprintf("stuck: %s waits for PUBREL", l.name)
 		}
 	}
 	return ""
 }
 
-// expires tells whether a publication may be given up although it was sent:
-// when it has expired before the client acknowledged it.
-func (w *World) expires(n int) bool { return n >= 0 && w.pubs[n].expirySeconds != 0 }
+// mayLose tells whether a publication may be given up although it was sent: when
+// it has expired, or was forbidden, before the client acknowledged it.
+func (d *device) mayLose(n int) bool {
+	if n < 0 {
+		return false
+	}
+	p := d.w.pubs[n]
+	_, always := d.allowedTo(p.first, toRead, p.topic)
+	return p.expirySeconds != 0 || !always
+}
 
 // missing names a message that had to arrive and did not; "" if there is none.
 func (w *World) missing() string {
@@ -212,7 +241,10 @@ func (d *device) requires(p *pub) bool {
 	case p.qos == 0:
 		sent = p.link == p.from.link
 	}
-	if !sent {
+	if sent && (p.will || p.qos == 0) { // a will is judged when it is left, and when it is published
+		_, sent = p.from.allowedTo(p.first, toWrite, p.topic)
+	}
+	if _, may := d.allowedTo(p.first, toRead, p.topic); !sent || !may {
 		return false
 	}
 	if p.qos > 0 && d.book.requires(p, d, 1) {
@@ -239,7 +271,8 @@ func (w *World) sharedMissing(p *pub) string {
 		if !wants {
 			continue
 		}
-		if members++; d.tooLarge(p) {
+		_, may := d.allowed(p.first, func(r []rule) bool { return maySubscribe(r, "$share/g/s/#") })
+		if members++; d.tooLarge(p) || !may {
 			return ""
 		}
 		if d.book.got[p.n] != nil {

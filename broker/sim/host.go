@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sluice/broker/auth"
 	"sluice/broker/worker"
 	"sluice/persist"
 	"sluice/platform/mono"
@@ -30,6 +31,7 @@ type host struct {
 	timers []mono.Time // 0: none
 
 	accepted *atomic.Int64 // open connections that came by the listener
+	jobs     []job
 
 	up      bool
 	bootAt  mono.Time // when it is started again, if not up
@@ -64,11 +66,21 @@ func (h *host) start() {
 		h.nets = append(h.nets, v)
 		nets = append(nets, v)
 	}
-	h.group = worker.NewGroup(worker.Options{
+	opt := worker.Options{
 		Workers: w.cfg.workers, Limits: w.cfg.limits, ConnectionsMax: w.cfg.connectionsMax,
 		ConnectTimeout: w.cfg.connectTimeout, ConnectBytesMax: w.cfg.connectBytes, OutputBytesMax: w.cfg.outputBytes,
-		Logger: zap.NewNop(), Now: w.now, Random: w.rng.Uint64,
-	}, nets)
+		Logger: zap.NewNop(), Now: w.now, Random: w.rng.Uint64, Wall: w.wall, Offload: h.offload, Guard: auth.NewGuard(guardOptions()),
+		ConnectionsPerAddressMax: w.cfg.perAddressMax, ConnectsPerSecondMax: w.cfg.connectsPerSecond,
+		ConnectsPerSecondPerAddressMax: w.cfg.connectsPerSecondPerAddress,
+		MessagesPerSecondMax:           w.cfg.messagesPerSecond, BytesPerSecondMax: w.cfg.bytesPerSecond,
+	}
+	h.group = worker.NewGroup(opt, nets)
+	if w.cfg.auth {
+		h.group.SetRules(w.rules())
+		if w.cfg.acl {
+			w.outdate(w.editions[len(w.editions)-1])
+		}
+	}
 	h.relay.to = h.group
 	h.group.SetStore(h.store)
 	im, err := h.store.Load()
@@ -81,12 +93,13 @@ func (h *host) start() {
 		if c := &w.cfg; c.tight {
 			x.Tighten(c.acks, c.turnBytes, c.mailBytes)
 		}
-		if err := x.Listen(worker.Listener{FD: listenFD, Address: "sim", Open: h.accepted}); err != nil {
+		if err := x.Listen(h.listener(h.accepted)); err != nil {
 			w.fail("start", "listen: %v", err)
 		}
 	}
 	h.up = true
 	h.life++
+	h.jobs = nil
 	w.note("start", "host", int64(h.life), int64(len(im.Sessions)), "")
 }
 

@@ -66,7 +66,14 @@ func (h *hostile) act() {
 
 func (h *hostile) send(b []byte) {
 	h.w.note("> hostile", h.id, int64(len(b)), 0, "")
-	h.s.up = append(h.s.up, b...)
+	if len(h.s.codes) > 0 && h.w.chance(0.02) {
+		for _, e := range h.s.codes {
+			e.spoilt = true
+		}
+		h.s.up = append(h.s.up, b...)
+		return
+	}
+	h.s.send(h.w, b)
 }
 
 func (h *hostile) garbage() {
@@ -84,6 +91,11 @@ func (h *hostile) connect() []byte {
 	p := mqtt.Connect{Version: pick(h.w, mqtt.V31, mqtt.V311, mqtt.V5), Clean: true, ClientID: []byte(h.id)}
 	if p.Version != mqtt.V31 && h.w.chance(0.3) {
 		p.ClientID = nil
+	}
+	if h.w.cfg.auth {
+		p.HasUsername, p.Username = true, []byte(pick(h.w, "hostile", "hostile", "user-0", "user-1"))
+		p.HasPassword, p.Password = true, []byte(secretOf("hostile"))
+		p.Version = pick(h.w, mqtt.V311, mqtt.V5)
 	}
 	b := mqtt.AppendConnect(nil, &p)
 	if h.w.chance(0.2) {

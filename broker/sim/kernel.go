@@ -33,6 +33,7 @@ type file struct {
 	sock     *sock
 	holder   int // the worker that may use it; nobody while it is handed over
 	watched  bool
+	lent     bool // to a handshake: whoever ends it empties it first, as always
 	tag      platform.Tag
 	readable bool // what it is watched for
 	writable bool
@@ -79,7 +80,7 @@ func (v *vnet) use(fd int, what string) *file {
 		v.k.w.fail("descriptor", "worker %d: %s of descriptor %d, which is not open", v.id, what, fd)
 	}
 	f := v.k.files[fd]
-	if f.holder != v.id && (f.holder != nobody || what != "add" && what != "close") {
+	if f.holder != v.id && (f.holder != nobody || what != "add" && what != "close" && !(f.lent && what == "read")) {
 		v.k.w.fail("descriptor", "worker %d: %s of descriptor %d, which belongs to worker %d", v.id, what, fd, f.holder)
 	}
 	return f
@@ -91,6 +92,7 @@ func (v *vnet) Add(fd int, tag platform.Tag, writable bool) error {
 	if f.watched {
 		v.k.w.fail("descriptor", "worker %d: add of descriptor %d, which is watched", v.id, fd)
 	}
+	f.lent = false
 	f.holder, f.watched, f.tag, f.readable, f.writable = v.id, true, tag, true, writable
 	return nil
 }
@@ -152,7 +154,7 @@ func (v *vnet) Accept(fd int) (int, netip.AddrPort, error) {
 	}
 	n := v.k.put(s, v.id)
 	w.note("accept", "kernel", int64(s.n), int64(n), "")
-	return n, netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(s.n)}), uint16(s.n)), nil
+	return n, s.remote, nil
 }
 
 // Read implements worker.Net.

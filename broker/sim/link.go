@@ -31,10 +31,11 @@ type request struct {
 	pid    uint16
 	grants []*grant
 	codes  int // filters in the packet
+	sent   int64
 }
 
 // excuse is a set of reasons for which the broker may end a connection.
-type excuse uint8
+type excuse uint16
 
 const (
 	silent      excuse = 1 << iota // longer than the keepalive allows
@@ -44,6 +45,8 @@ const (
 	full                           // the store refuses a message of a client of MQTT 3.1.1
 	crashed
 	restarted
+	unshaken   // the handshake has failed
+	turnedAway // by CONNACK
 )
 
 type link struct {
@@ -55,6 +58,12 @@ type link struct {
 	clean     bool
 	durable   bool
 	keepAlive time.Duration
+	wrong     bool // it shows a wrong password
+	healed    bool // it was opened when nothing went wrong any more
+	refused   bool // by CONNACK
+	opened    int64
+	sure      int64 // stamp: what comes was written later
+	scram     *scramClient
 	will      *pub
 	willDelay uint32
 
@@ -76,6 +85,8 @@ type link struct {
 	quota      int       // QoS 1 and 2 publications that the broker takes at once
 	aliasMax   int
 	aliases    []string
+	theirs     map[uint16]string // the broker's aliases
+	theirMax   int
 	receiveMax int
 	inflight   map[uint16]bool // received, QoS 1 and 2, not yet done with
 	answers    []answer
@@ -110,7 +121,7 @@ func (l *link) keepAliveExcuse() {
 
 // send puts a packet on its way.
 func (l *link) send(what string, a int, packet []byte) {
-	l.s.up = append(l.s.up, packet...)
+	l.s.send(l.d.w, packet)
 	l.lastSent = l.d.w.now
 	l.d.w.note("> "+what, l.name, int64(a), int64(len(packet)), "")
 }
@@ -155,7 +166,7 @@ func (l *link) packet(h mqtt.Header, body []byte) error {
 	if l.told {
 		l.fail("protocol", "%v after DISCONNECT [MQTT-3.14.4-1]", h.Type)
 	}
-	if l.connected == (h.Type == mqtt.CONNACK) && !l.bye {
+	if l.connected == (h.Type == mqtt.CONNACK || h.Type == mqtt.AUTH) && !l.bye || l.refused {
 		l.fail("protocol", "%v, connected %v", h.Type, l.connected)
 	}
 	if h.Type == mqtt.PUBLISH {
@@ -190,6 +201,12 @@ func (l *link) packet(h mqtt.Header, body []byte) error {
 		l.onSuback(&p)
 	case mqtt.PINGRESP:
 		l.onPingresp()
+	case mqtt.AUTH:
+		var p mqtt.Auth
+		if err := mqtt.DecodeAuth(&p, body); err != nil {
+			return err
+		}
+		l.onAuth(&p)
 	case mqtt.DISCONNECT:
 		var p mqtt.Disconnect
 		if err := mqtt.DecodeDisconnect(&p, body, l.version); err != nil {
@@ -208,6 +225,7 @@ func (l *link) onPingresp() {
 	}
 	stamp := l.pings[0]
 	l.pings = l.pings[1:]
+	l.sure = max(l.sure, stamp)
 	l.d.w.note("< PINGRESP", l.name, 0, 0, "")
 	for l.excuse&crashed == 0 && len(l.acksSent) > 0 && l.acksSent[0].stamp < stamp {
 		l.d.book.processed(l.acksSent[0].n, l.d.w.next())
@@ -244,6 +262,12 @@ func (l *link) ended(reset bool) {
 		return
 	}
 	l.keepAliveExcuse()
+	if l.s.unshaken && !l.connected {
+		l.excuse |= unshaken
+	}
+	if !l.connected && l.mayBeRefused() && l.d.w.cfg.cuts() {
+		l.excuse |= turnedAway // and of the CONNACK that says so not all was written
+	}
 	if !l.bye && l.excuse == 0 {
 		l.fail("kicked", "the broker ends the connection without a reason")
 	}

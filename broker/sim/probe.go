@@ -28,14 +28,17 @@ func (w *World) probe(v mqtt.Version) {
 	q := &probe{w: w, version: v, got: make([]*pub, len(w.devices))}
 	q.s = w.open(q)
 	c := mqtt.Connect{Version: v, Clean: true, ClientID: []byte("probe")}
-	q.s.up = mqtt.AppendConnect(nil, &c)
+	if w.cfg.auth {
+		c.HasUsername, c.Username, c.HasPassword, c.Password = true, []byte("probe"), true, []byte(secretOf("probe"))
+	}
+	q.s.send(w, mqtt.AppendConnect(nil, &c))
 	for n, d := range w.devices {
 		q.ask(fmt.Sprintf("r/%d", n))
 		if !w.cfg.quota() { // what the store refuses is retained all the same until a restart
 			w.checkRetained(d, q.got[n])
 		}
 	}
-	q.s.up = mqtt.AppendDisconnect(q.s.up, &mqtt.Disconnect{}, v)
+	q.s.send(w, mqtt.AppendDisconnect(nil, &mqtt.Disconnect{}, v))
 	w.drainUntil(func() string {
 		if !q.gone {
 			return "stuck: the probe's connection does not end"
@@ -48,7 +51,7 @@ func (w *World) probe(v mqtt.Version) {
 // have dropped some: they come with QoS 0, faster than they can be sent.
 func (q *probe) ask(topic string) {
 	s := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.SubscribeFilter{{Filter: []byte(topic)}}}
-	q.s.up = mqtt.AppendSubscribe(q.s.up, &s, q.version)
+	q.s.send(q.w, mqtt.AppendSubscribe(nil, &s, q.version))
 	q.done = false
 	q.w.drainUntil(func() string {
 		if !q.done {

@@ -11,7 +11,7 @@ import (
 // "s/" are for shared subscriptions; "r/<n>" is the retained topic of device n
 // and of nobody else, always with the same QoS, so that its last value is
 // known: were QoS 1 and 2 mixed, a resend of the one might overtake the other.
-var plainTopics = []string{"t/a", "t/b", "t/a/b", "u/a"}
+var plainTopics = []string{"t/a", "t/b", "t/a/b", "u/a", "t/a/pressure", "t/b/pressure", "u/temperature"}
 
 // publish sends a new message.
 func (d *device) publish(l *link) {
@@ -138,10 +138,16 @@ func (d *device) complete(f *flight) {
 // accepted notes what a PUBACK or PUBREC says. It tells whether the message is
 // on its way.
 func (d *device) accepted(l *link, a *mqtt.Ack, p *pub) bool {
+	sure := d.judgeDenied(l, a, p)
 	switch {
 	case a.Reason == mqtt.QuotaExceeded && d.w.cfg.quota():
 		p.refused = true
 		return false
+	case a.Reason == mqtt.NotAuthorized:
+		p.refused = true
+		return false
+	case !sure:
+		return true
 	case a.Reason != mqtt.Success && a.Reason != mqtt.NoMatchingSubscribers:
 		l.fail("refused", "%v with reason %q for publication %d", a.Type, a.Reason, p.n)
 	}

@@ -10,6 +10,7 @@ import (
 // onPublish judges a PUBLISH from the broker, and owes its acknowledgement.
 func (l *link) onPublish(m *mqtt.Publish) {
 	d := l.d
+	l.resolve(m)
 	p := d.w.identify(m.Payload)
 	n := -1
 	if p != nil {
@@ -30,6 +31,25 @@ func (l *link) onPublish(m *mqtt.Publish) {
 	case 2:
 		l.answers = append(l.answers, answer{mqtt.PUBREC, m.PacketID, n})
 	}
+}
+
+// resolve replaces a topic alias of the broker by its topic (MQTT5 3.3.2.3.4).
+func (l *link) resolve(m *mqtt.Publish) {
+	switch {
+	case m.TopicAlias == 0 && len(m.Topic) > 0:
+		return
+	case m.TopicAlias == 0:
+		l.fail("alias", "a PUBLISH with neither topic nor alias")
+	case int(m.TopicAlias) > l.theirMax:
+		l.fail("alias", "topic alias %d, the maximum is %d [MQTT-3.1.2-26]", m.TopicAlias, l.theirMax)
+	case len(m.Topic) > 0:
+		l.theirs[m.TopicAlias] = string(m.Topic)
+		return
+	case l.theirs[m.TopicAlias] == "":
+		l.fail("alias", "topic alias %d was never set on this connection", m.TopicAlias)
+	}
+	m.Topic = []byte(l.theirs[m.TopicAlias])
+	l.d.w.counts.Aliased++
 }
 
 func traceFlags(m *mqtt.Publish) string {
@@ -53,7 +73,8 @@ func flagIndex(m *mqtt.Publish) int {
 // takeID checks the packet id and the number of messages in flight. It tells
 // whether the message is a new one, as far as its packet id tells.
 func (l *link) takeID(m *mqtt.Publish, n int) bool {
-	s := l.d.book
+	d := l.d
+	s := d.book
 	if l.inflight[m.PacketID] {
 		l.fail("packet id", "packet id %d (publication %d) is in flight already [MQTT-2.2.1-4]", m.PacketID, n)
 	}
@@ -63,8 +84,8 @@ func (l *link) takeID(m *mqtt.Publish, n int) bool {
 	}
 	old1, in1 := s.in1[m.PacketID]
 	old2, in2 := s.in2[m.PacketID]
-	in1 = in1 && !(old1 != n && l.d.w.expires(old1))
-	in2 = in2 && !(old2 != n && l.d.w.expires(old2))
+	in1 = in1 && !(old1 != n && d.mayLose(old1))
+	in2 = in2 && !(old2 != n && d.mayLose(old2))
 	switch {
 	case in1 && (m.QoS != 1 || old1 != n):
 		l.fail("packet id", "packet id %d belongs to publication %d, which was not acknowledged, and comes with %d", m.PacketID, old1, n)
@@ -94,6 +115,7 @@ func (l *link) judge(m *mqtt.Publish, p *pub) {
 	if p.voided {
 		l.fail("will", "publication %d is the will of a client that has said goodbye", p.n)
 	}
+	l.judgeRules(p)
 	l.judgeRetain(m, p)
 	retained := m.Retain && !l.asPublished(p)
 	low, high, any := s.qosRange(p, d, m.Retain && p.retain)
@@ -259,7 +281,7 @@ func (l *link) onSuback(a *mqtt.Suback) {
 			l.fail("protocol", "%v with %d codes for %d filters", a.Type, len(a.Codes), r.codes)
 		}
 	}
-	stamp := d.w.next()
+	stamp, granted := d.w.next(), false
 	for i, g := range r.grants {
 		if a.Type == mqtt.UNSUBACK {
 			g.unacked = stamp
@@ -272,15 +294,33 @@ func (l *link) onSuback(a *mqtt.Suback) {
 				want = byte(mqtt.UnspecifiedError)
 			}
 		}
+		if !g.bad && l.denied(r, g, a.Codes[i]) {
+			d.book.drop(g)
+			continue
+		}
 		if a.Codes[i] != want {
 			l.fail("protocol", "SUBACK with code %#x for %q with QoS %d", a.Codes[i], g.filter, g.qos)
 		}
-		g.acked = stamp
+		g.acked, granted = stamp, true
 	}
-	if l.durable && !l.endsSession {
+	if l.durable && !l.endsSession && (granted || a.Type == mqtt.UNSUBACK) {
 		// An UNSUBACK may come because its subscription was never written.
-		d.exp, d.kept, d.zombie = surely, d.kept || a.Type == mqtt.SUBACK, false
+		d.exp, d.kept, d.zombie = surely, d.kept || granted, false
 	}
+}
+
+// denied tells whether a code of SUBACK says that rules forbid a subscription,
+// and fails if that, or the opposite, cannot be.
+func (l *link) denied(r *request, g *grant, code byte) bool {
+	ever, always := l.d.allowed(r.sent, func(rules []rule) bool { return maySubscribe(rules, g.filter) })
+	no := byte(mqtt.NotAuthorized)
+	if l.version != mqtt.V5 {
+		no = byte(mqtt.UnspecifiedError)
+	}
+	if code == no && always || code < 3 && !ever {
+		l.fail("rules", "SUBACK with code %#x for %q, which is allowed now or then: %v, always: %v", code, g.filter, ever, always)
+	}
+	return code == no
 }
 
 // sharers counts the subscriptions to share groups that match p, of all devices.

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"io"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -23,9 +24,10 @@ type endpoint interface {
 }
 
 type sock struct {
-	n   int // for the trace
-	fd  int // 0: not accepted
-	end endpoint
+	n      int // for the trace
+	fd     int // 0: not accepted
+	end    endpoint
+	remote netip.AddrPort // as the kernel has it
 
 	up       []byte
 	upEnd    bool // the client has finished sending
@@ -41,16 +43,22 @@ type sock struct {
 	txReset bool
 	txBytes int
 
-	opened mono.Time
-	closed bool // by the broker
-	gone   bool // the client has closed: nobody reads tx
-	silent bool // the client, or the network, has vanished without a word
-	over   bool // the client knows the end
+	codes    []*codeEnd // layers, the highest first
+	shakes   bool       // begins with a handshake
+	unshaken bool       // which has failed
+
+	opened   mono.Time
+	closed   bool  // by the broker
+	closedAt int64 // stamp of that
+	gone     bool  // the client has closed: nobody reads tx
+	silent   bool  // the client, or the network, has vanished without a word
+	over     bool  // the client knows the end
 }
 
 // open makes a connection that waits to be accepted.
 func (w *World) open(end endpoint) *sock {
 	s := w.newSock(end)
+	w.prepare(s)
 	w.host.kernel.backlog = append(w.host.kernel.backlog, s)
 	w.note("open", end.String(), int64(s.n), 0, "")
 	return s
@@ -61,6 +69,28 @@ func (w *World) newSock(end endpoint) *sock {
 	s := &sock{n: w.opened, end: end, rxBytes: w.cfg.rxBytes, txBytes: w.cfg.txBytes, keepData: w.chance(0.5), opened: w.now}
 	w.socks = append(w.socks, s)
 	return s
+}
+
+// send puts bytes on their way, through the client's end of the layers.
+func (s *sock) send(w *World, b []byte) {
+	for _, e := range s.codes {
+		b = e.seal(nil, b, markData)
+		if w.chance(0.02) {
+			e.asked++
+			b = e.seal(b, []byte{signAsk}, markSign)
+		}
+	}
+	s.up = append(s.up, b...)
+}
+
+// deliver gives the client bytes that the broker has sent.
+func (s *sock) deliver(w *World, b []byte) {
+	for i := len(s.codes) - 1; i >= 0; i-- {
+		if b = s.codes[i].receive(w, s.end.String(), b); len(b) == 0 {
+			return
+		}
+	}
+	s.end.receive(b)
 }
 
 func (s *sock) read(w *World, b []byte) (int, error) {
@@ -103,7 +133,7 @@ func (s *sock) write(w *World, b []byte) (int, error) {
 // closeByBroker: what the broker has not read makes the kernel reset the
 // connection, and the client then loses what it has not read.
 func (s *sock) closeByBroker(w *World) {
-	s.closed = true
+	s.closed, s.closedAt = true, w.next()
 	if len(s.rx) > 0 && !s.reset {
 		s.txReset = true
 		if w.chance(0.5) {
@@ -183,7 +213,7 @@ func (s *sock) moveDown(w *World) {
 		if s.tx = s.tx[n:]; len(s.tx) == 0 {
 			s.tx = nil
 		}
-		s.end.receive(b)
+		s.deliver(w, b)
 		return
 	}
 	s.over = true

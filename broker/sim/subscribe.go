@@ -61,7 +61,7 @@ func (d *device) sendSubscribe(l *link, gs []grant) {
 	w := d.w
 	p := mqtt.Subscribe{PacketID: d.takePID()}
 	p.Props.SubscriptionID = gs[0].id
-	r := &request{kind: mqtt.SUBACK, pid: p.PacketID, codes: len(gs)}
+	r := &request{kind: mqtt.SUBACK, pid: p.PacketID, codes: len(gs), sent: w.next()}
 	for _, g := range gs {
 		g.id = gs[0].id
 		p.Filters = append(p.Filters, mqtt.SubscribeFilter{Filter: []byte(g.filter), QoS: g.qos,

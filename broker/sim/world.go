@@ -25,7 +25,8 @@ type World struct {
 	devices  []*device
 	hostiles []*hostile
 	pubs     []*pub // by number
-	stamp    int64  // counts what clients do and see: the order of the outside
+	editions []*edition
+	stamp    int64 // counts what clients do and see: the order of the outside
 	crashes  int
 	healing  bool // no more faults
 	ending   bool
@@ -38,6 +39,10 @@ type World struct {
 type Counts struct {
 	Published, Acked, Arrived, Required int // messages; Required: those that had to arrive, once per receiver
 	Connects, Crashes, Takeovers        int
+	Aliased                             int // messages that came with an alias only
+	Shaken, Layered                     int // connections with a handshake, with a layer
+	Logins, Refused, Impostors          int
+	Reloads, Denied                     int
 	Events                              int
 }
 
@@ -50,6 +55,14 @@ func (c *Counts) Add(o Counts) {
 	c.Connects += o.Connects
 	c.Crashes += o.Crashes
 	c.Takeovers += o.Takeovers
+	c.Aliased += o.Aliased
+	c.Shaken += o.Shaken
+	c.Layered += o.Layered
+	c.Logins += o.Logins
+	c.Refused += o.Refused
+	c.Impostors += o.Impostors
+	c.Reloads += o.Reloads
+	c.Denied += o.Denied
 	c.Events += o.Events
 }
 
@@ -155,6 +168,7 @@ func (w *World) step() {
 	default:
 		w.act()
 	}
+	h.work()
 	if w.chance(c.commit) {
 		h.commit()
 	}
@@ -188,6 +202,12 @@ func (w *World) mishap() {
 	}
 	if h.up && w.chance(c.mute) {
 		w.devices[w.rng.IntN(len(w.devices))].mute()
+	}
+	if h.up && w.chance(c.reload) {
+		h.reload()
+	}
+	if h.up && w.chance(c.impose) {
+		w.devices[w.rng.IntN(len(w.devices))].impose()
 	}
 	if w.chance(c.jump) {
 		w.now = w.now.Add(time.Duration(w.between(100, pick(w, 500, 5000, 40000))) * time.Millisecond)

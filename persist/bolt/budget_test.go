@@ -70,12 +70,12 @@ func TestBudgetHolds(t *testing.T) {
 		}
 		return most, longest
 	}
-	const budget = 2 << 30
+	const budget = int64(2 << 30)
 	most, longest := run(budget)
-	if most > budget || most < budget/2 || longest > 5*time.Second {
+	if most > uint64(budget) || most < uint64(budget)/2 || longest > 5*time.Second {
 		t.Fatalf("%d bytes in 24 hours, the budget is %d; longest interval %v", most, budget, longest)
 	}
-	if most, _ := run(0); most < 5*budget {
+	if most, _ := run(0); most < uint64(5*budget) {
 		t.Fatalf("without a budget %d bytes in 24 hours: the test shows nothing", most)
 	}
 }

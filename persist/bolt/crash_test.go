@@ -1,11 +1,14 @@
 package bolt
 
 import (
+	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -291,8 +294,7 @@ func (r *rack) look(dir string) string {
 	groups := make(map[uint32]int)
 	for _, sess := range image.Sessions {
 		for _, e := range fetchAll(s, a, sess.ID) {
-			var g uint32
-			fmt.Sscanf(string(e.Msg.Payload), "%d", &g)
+			g := groupOf(e.Msg)
 			found[[2]uint64{sess.ID, e.Seq}] = g
 			groups[g]++
 		}
@@ -309,7 +311,7 @@ func (r *rack) look(dir string) string {
 	}
 	var g uint32
 	if len(image.Retained) > 0 {
-		fmt.Sscanf(string(image.Retained[0].Payload), "%d", &g)
+		g = groupOf(image.Retained[0])
 	}
 	if g < r.last {
 		return fmt.Sprintf("retained message of group %d, settled was %d", g, r.last)
@@ -395,15 +397,26 @@ func (r *rack) restart() {
 	r.mu.Unlock()
 	r.open()
 	r.s.Load()
-	for id := uint64(1); id <= 2; id++ { // what was not settled may be there: then it counts
+	var b persist.Batch
+	for id := uint64(1); id <= 2; id++ { // what was not settled may be there
 		for _, e := range fetchAll(r.s, r.a, id) {
-			var g uint32
-			fmt.Sscanf(string(e.Msg.Payload), "%d", &g)
+			k := [2]uint64{id, e.Seq}
 			r.mu.Lock()
-			r.thinned[g] = true
+			if _, kept := r.kept[k]; !kept {
+				r.gone[k], r.thinned[groupOf(e.Msg)] = true, true
+				b.Dequeue(id, e.Seq)
+			}
 			r.mu.Unlock()
 		}
 	}
+	r.s.Submit(&b)
+}
+
+// groupOf gives the number that a payload begins with.
+func groupOf(m *mqtt.Message) uint32 {
+	text, _, _ := bytes.Cut(m.Payload, []byte(" "))
+	n, _ := strconv.ParseUint(string(text), 10, 32)
+	return uint32(n)
 }
 
 func newRack(t *testing.T, seed uint64) *rack {
@@ -411,20 +424,22 @@ func newRack(t *testing.T, seed uint64) *rack {
 	return &rack{t: t, rnd: rnd, disk: &platter{rnd: rand.New(rand.NewPCG(seed, 9))}, cutN: 4}
 }
 
+var (
+	powerCuts = flag.Int("cuts", 600, "number of power cuts")
+	powerSeed = flag.Uint64("cutseed", 1, "what they depend on")
+)
+
 // No cut loses what was settled.
 func TestPowerCuts(t *testing.T) {
-	cuts := 1500
-	if testing.Short() {
-		cuts = 200
-	}
-	r := newRack(t, 1)
+	cuts := *powerCuts
+	r := newRack(t, *powerSeed)
 	r.faults = true
 	start := time.Now()
 	r.run(cuts)
 	if len(r.lost) > 0 {
 		t.Fatalf("%d of %d cuts: %s", len(r.lost), r.cuts, r.lost[0])
 	}
-	if r.cuts < cuts || r.last < 200 || r.failed == 0 || r.kills == 0 {
+	if r.cuts < cuts || r.last < 100 || r.failed == 0 || r.kills == 0 {
 		t.Fatalf("%d cuts, %d groups settled, %d syncs failed, %d kills: the test shows nothing", r.cuts, r.last, r.failed, r.kills)
 	}
 	t.Logf("%d cuts in %v, %d groups settled, %d syncs failed, %d kills", r.cuts, time.Since(start), r.last, r.failed, r.kills)

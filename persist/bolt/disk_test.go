@@ -97,6 +97,68 @@ func TestCompaction(t *testing.T) {
 	}
 }
 
+// A compaction that keeps somebody waiting is given up, and leaves nothing
+// behind; messages are accepted, cancelled and fetched all the time.
+func TestCompactionGivesWay(t *testing.T) {
+	dir := t.TempDir()
+	s, a, _ := openAt(t, dir)
+	durable(s, a, put(1), put(2), enq(2, msg(s, "stays")))
+	for range 30 {
+		var ops []persist.Op
+		for range 100 {
+			ops = append(ops, enq(1, msg(s, strings.Repeat("x", 1000))))
+		}
+		durable(s, a, ops...)
+	}
+	eventually(t, "idle committer", func() bool { return mode(s.policy.mode.Load()) == modeIdle })
+	asked := 0
+	err := s.compact(func() bool { // by this goroutine, while the committer sleeps
+		asked++
+		if asked == 1 && s.somebodyWaits() {
+			t.Error("somebody waits, and nothing is pending")
+		}
+		s.Fetch(persist.FetchRequest{Session: 2, From: 1, MaxMessages: 1, MaxBytes: 100})
+		if f := a.waitFetched(); len(f.Entries) != 1 {
+			t.Errorf("%+v", f)
+		}
+		return asked == 2
+	})
+	if !errors.Is(err, errGivenUp) || asked != 2 {
+		t.Fatalf("%v, asked %d times", err, asked)
+	}
+	durable(s, a, enq(2, msg(s, "after")))
+	s.kill()
+	s, a, _ = openAt(t, dir)
+	if n, m := len(fetchAll(s, a, 1)), len(fetchAll(s, a, 2)); n != 3000 || m != 2 {
+		t.Fatalf("%d and %d messages", n, m)
+	}
+	s.Close()
+	if left, _ := filepath.Glob(filepath.Join(dir, "*.compact")); len(left) > 0 {
+		t.Fatalf("left over: %v", left)
+	}
+}
+
+// Who waits for longer than shrinkPatience is noticed.
+func TestSomebodyWaits(t *testing.T) {
+	a := newAnswers()
+	s := patient(t, a)
+	urgent(s, a, put(1), persist.Op{Kind: persist.OpAttach, ID: 1})
+	s.opt.CommitInterval = 0
+	if s.somebodyWaits() {
+		t.Fatal("nobody waits")
+	}
+	s.start = s.start.Add(-shrinkPatience) // the op below is that old
+	publish(s, enq(1, msg(s, "x")))
+	if s.somebodyWaits() {
+		t.Fatal("it has just come")
+	}
+	s.start = s.start.Add(-2 * shrinkPatience)
+	if !s.somebodyWaits() {
+		t.Fatal("not noticed")
+	}
+	s.opt.CommitInterval = time.Hour
+}
+
 // A file that bbolt cannot go on with is opened again.
 func TestReopen(t *testing.T) {
 	dir := t.TempDir()

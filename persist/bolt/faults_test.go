@@ -279,7 +279,7 @@ func TestMappable(t *testing.T) {
 	}
 	dir := t.TempDir()
 	fill(t, dir, true)
-	if err := os.Truncate(filepath.Join(dir, fileName), 3<<30); err != nil { // sparse
+	if err := os.Truncate(filepath.Join(dir, fileName), int64(3<<30)); err != nil { // sparse
 		t.Fatal(err)
 	}
 	opt := DefaultOptions()

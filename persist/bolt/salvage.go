@@ -125,7 +125,6 @@ type salvage struct {
 	r     *SalvageReport
 	c     *checker
 	tx    *bbolt.Tx
-	b     buckets
 	bytes int
 }
 

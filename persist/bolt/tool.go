@@ -173,9 +173,33 @@ func Repair(from, to string) (r SalvageReport, err error) {
 // Backup writes a copy of a running store, as of some commit, and gives its
 // size and number (Stats.CommitNumber). Commits go on meanwhile, but do not use
 // again the pages that they free: the file may grow by what is written until
-// Backup returns. On 32-bit systems a commit that makes the file grow waits
-// for it. The copy is opened like any store; it is not compacted.
+// Backup returns. On 32-bit systems, where a commit that makes the file grow
+// would wait for a slow writer, the copy is made in a file beside the store
+// first. It is opened like any store; it is not compacted.
 func (s *Store) Backup(w io.Writer) (bytes int64, commit uint64, err error) {
+	if !is32bit {
+		return s.copyOut(w)
+	}
+	f, err := os.CreateTemp(filepath.Dir(s.path), fileName+".backup-*")
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.Close()
+	if err := os.Remove(f.Name()); err != nil {
+		return 0, 0, err
+	}
+	if bytes, commit, err = s.copyOut(f); err != nil {
+		return bytes, commit, err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return 0, 0, err
+	}
+	bytes, err = io.Copy(w, f)
+	return bytes, commit, err
+}
+
+// copyOut writes a copy within one transaction.
+func (s *Store) copyOut(w io.Writer) (bytes int64, commit uint64, err error) {
 	s.dbMu.RLock() // a compaction waits
 	defer s.dbMu.RUnlock()
 	if s.db == nil || s.broken {

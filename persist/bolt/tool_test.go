@@ -168,7 +168,7 @@ func afterTail(dump string) string {
 
 // slowWriter blocks until it is told to go on.
 type slowWriter struct {
-	bytes.Buffer
+	buf           bytes.Buffer
 	started, goOn chan struct{}
 	once          bool
 }
@@ -179,7 +179,7 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 		close(w.started)
 		<-w.goOn
 	}
-	return w.Buffer.Write(p)
+	return w.buf.Write(p)
 }
 
 // A backup is a store as of one commit; commits, fetches and growth of the file
@@ -207,7 +207,7 @@ func TestBackup(t *testing.T) {
 	durable(s, a, persist.Op{Kind: persist.OpDeleteSession, ID: 2})
 	t.Logf("commits of 20 MiB during a backup took %v", time.Since(start))
 	close(w.goOn)
-	if r := <-done; r.err != nil || r.bytes != int64(w.Len()) || r.bytes > 5<<20 {
+	if r := <-done; r.err != nil || r.bytes != int64(w.buf.Len()) || r.bytes > 5<<20 {
 		t.Fatalf("%d bytes, %v", r.bytes, r.err)
 	}
 	s.Close()
@@ -215,7 +215,7 @@ func TestBackup(t *testing.T) {
 		t.Fatal("a closed store was copied")
 	}
 	to := filepath.Join(t.TempDir(), fileName)
-	if err := os.WriteFile(to, w.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(to, w.buf.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if r, err := Check(to); err != nil || !r.Sound {
