@@ -27,7 +27,7 @@ func tok(t *testing.T, c jwt.MapClaims) string {
 func TestFarExpiry(t *testing.T) {
 	r := newRig(t, 1, nil)
 	r.g.SetRules(rules(t, ""))
-	d := r.login("a", "tom", tok(t, jwt.MapClaims{"sub": "tom", "exp": 253402300799}), mqtt.V5, "CONNACK 0")
+	d := r.login("a", "tom", tok(t, jwt.MapClaims{"sub": "tom", "exp": int64(253402300799)}), mqtt.V5, "CONNACK 0")
 	r.wait(time.Second)
 	if d.closed {
 		t.Error("kicked:", d.read())
