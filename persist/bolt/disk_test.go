@@ -138,27 +138,6 @@ func TestCompactionGivesWay(t *testing.T) {
 	}
 }
 
-// Who waits for longer than shrinkPatience is noticed.
-func TestSomebodyWaits(t *testing.T) {
-	a := newAnswers()
-	s := patient(t, a)
-	urgent(s, a, put(1), persist.Op{Kind: persist.OpAttach, ID: 1})
-	s.opt.CommitInterval = 0
-	if s.somebodyWaits() {
-		t.Fatal("nobody waits")
-	}
-	s.start = s.start.Add(-shrinkPatience) // the op below is that old
-	publish(s, enq(1, msg(s, "x")))
-	if s.somebodyWaits() {
-		t.Fatal("it has just come")
-	}
-	s.start = s.start.Add(-2 * shrinkPatience)
-	if !s.somebodyWaits() {
-		t.Fatal("not noticed")
-	}
-	s.opt.CommitInterval = time.Hour
-}
-
 // A file that bbolt cannot go on with is opened again.
 func TestReopen(t *testing.T) {
 	dir := t.TempDir()
