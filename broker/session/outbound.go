@@ -165,10 +165,10 @@ func (s *Session) append(fx *Effects, d *Delivery, id uint16, dup bool, now mono
 				fx.Dropped.Expired++
 				return false
 			}
-			left = 0
+			p.HasMessageExpiry = true
+		} else {
+			p.HasMessageExpiry, p.ExpirySeconds = true, wholeSeconds(left)
 		}
-		// Rounded up: a message that is still valid never says 0 seconds (MQTT5 3.3.2.3.3).
-		p.HasMessageExpiry, p.ExpirySeconds = true, uint32((left+time.Second-1)/time.Second)
 	}
 	known := false
 	if s.aliasOutMax != 0 {
@@ -191,6 +191,14 @@ func (s *Session) append(fx *Effects, d *Delivery, id uint16, dup bool, now mono
 	}
 	fx.Sent++
 	return true
+}
+
+// wholeSeconds rounds what is left of a message's time to the nearest second:
+// our turn may have begun a moment before the one that took the message in, so
+// that rounding up would give it a second it never had. A message that is still
+// valid never says 0 (MQTT5 3.3.2.3.3).
+func wholeSeconds(left time.Duration) uint32 {
+	return uint32(max((left+time.Second/2)/time.Second, 1))
 }
 
 // hugeBytes is the payload size from which on topic and properties might make
