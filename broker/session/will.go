@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"sluice/broker/mqtt"
+	"sluice/persist"
 	"sluice/platform/mono"
 )
 
@@ -41,5 +42,12 @@ func (w *Will) Message(now mono.Time) *mqtt.Message {
 	return &m
 }
 
-// ForgetWill drops the will: it is the server that ends the connection.
-func (s *Session) ForgetWill() { s.will = nil }
+// Stored gives the will as the store keeps it while it waits until due.
+func (w *Will) Stored(due mono.Time) *persist.Will {
+	return &persist.Will{Msg: &w.msg, Due: int64(due), ExpirySeconds: w.expirySeconds, HasExpiry: w.expires}
+}
+
+// RestoreWill is the reverse of Stored.
+func RestoreWill(p *persist.Will) *Will {
+	return &Will{msg: *p.Msg, expirySeconds: p.ExpirySeconds, expires: p.HasExpiry}
+}

@@ -64,6 +64,7 @@ func (w *Worker) attach(c *conn, p *mqtt.Connect, a *session.Admission) {
 		x = w.newClient(string(p.ClientID), durable)
 	}
 	x.conn, c.client = c, x
+	w.callOff(x)
 	x.absence = nil
 	x.Internal = c.listener.internal
 	w.settleIn(c, x)
@@ -125,6 +126,9 @@ func (w *Worker) restore(im *persist.SessionImage) {
 	subs := x.Subscriptions()
 	for i := range subs {
 		w.enter(x, &subs[i])
+	}
+	if im.Will != nil {
+		w.postpone(x, session.RestoreWill(im.Will), mono.Time(im.Will.Due))
 	}
 	if im.ExpirySeconds != persist.NoExpiry {
 		// It has been away since before the start, nobody knows how long
@@ -218,9 +222,8 @@ func (w *Worker) detach(c *conn) *client {
 		if d.Ends || d.Will.Delay == 0 {
 			w.publishWill(x, d.Will)
 		} else {
-			a := x.absent()
-			a.will, a.willAt = d.Will, w.now.Add(d.Will.Delay)
-			w.timers.add(a.willAt, timerClient, x.ID)
+			w.postpone(x, d.Will, w.now.Add(d.Will.Delay))
+			w.batch.Add(persist.Op{Kind: persist.OpPutWill, ID: x.Durable, Will: d.Will.Stored(x.absence.willAt)})
 		}
 	}
 	if d.Ends {
@@ -235,6 +238,26 @@ func (w *Worker) detach(c *conn) *client {
 	return x
 }
 
+// postpone makes a will wait. A session that does not end with its connection is
+// in the store, and so is its will.
+func (w *Worker) postpone(x *client, will *session.Will, until mono.Time) {
+	a := x.absent()
+	a.will, a.willAt = will, until
+	w.timers.add(until, timerClient, x.ID)
+}
+
+// callOff takes back a will that waits, and gives it; nil if there is none. Who
+// publishes it does so in the same turn: the store then knows either the will or
+// what has become of it.
+func (w *Worker) callOff(x *client) (will *session.Will) {
+	if x.absence == nil || x.absence.will == nil {
+		return nil
+	}
+	will, x.absence.will = x.absence.will, nil
+	w.batch.Add(persist.Op{Kind: persist.OpDeleteWill, ID: x.Durable})
+	return will
+}
+
 func (w *Worker) expire(x *client, after time.Duration) {
 	a := x.absent()
 	a.expireAt = w.now.Add(after)
@@ -244,9 +267,8 @@ func (w *Worker) expire(x *client, after time.Duration) {
 // endSession ends a session that has no connection: its time is up, or its client
 // begins anew.
 func (w *Worker) endSession(x *client) {
-	if a := x.absence; a != nil && a.will != nil { // [MQTT-3.1.3-9]: the will goes with the session at the latest
-		w.publishWill(x, a.will)
-		a.will = nil
+	if will := w.callOff(x); will != nil { // [MQTT-3.1.3-9]: the will goes with the session at the latest
+		w.publishWill(x, will)
 	}
 	w.forget(x)
 }

@@ -155,6 +155,46 @@ func TestWillDelayAndReturn(t *testing.T) {
 	watch.expect()
 }
 
+// A will that waits is in the store with its session: it comes after a restart,
+// once, when its delay is over, unless the client is back by then. The time between
+// the last commit and a crash does not count (persist.Clock).
+func TestWillDelayOverRestart(t *testing.T) {
+	r := newRig(t, 2, nil)
+	r.connect("a", mqtt.V5, willOf("of a", 30, 600)).lose()
+	r.connect("b", mqtt.V5, willOf("of b", 30, 600)).lose()
+	r.connect("c", mqtt.V5, willOf("of c", 30, 600)).lose()
+	r.connect("c", mqtt.V5, durableSession)
+	r.wait(10 * time.Second)
+	r.restart()
+	watch := watchWills(r)
+	r.wait(10 * time.Second)
+	r.connect("b", mqtt.V5, durableSession).lose()
+	watch.expect()
+	r.wait(21 * time.Second)
+	watch.expect("will=of a qos0")
+	r.restart()
+	watch = watchWills(r)
+	r.wait(60 * time.Second)
+	watch.expect()
+}
+
+// A stop in order keeps the wills that have a delay, as a crash does.
+func TestWillDelayOverStop(t *testing.T) {
+	r := newRig(t, 1, nil)
+	r.connect("a", mqtt.V5, willOf("of a", 30, 600))
+	r.connect("b", mqtt.V5, willOf("of b", 0, 600))
+	r.ws[0].Stop()
+	r.turn(r.ws[0], nil)
+	r.store.Step()
+	if n := r.sum().Wills; n != 1 {
+		t.Errorf("%d wills at once", n)
+	}
+	r.restart()
+	watch := watchWills(r)
+	r.wait(31 * time.Second)
+	watch.expect("will=of a qos0")
+}
+
 func TestSessionExpiry(t *testing.T) {
 	r := newRig(t, 2, nil)
 	id := r.idOn(1, "a")

@@ -9,8 +9,8 @@ import (
 // DESIGN. A worker stops in three steps. Quiesce: it accepts and reads nothing
 // more, but goes on with mail and timers, so that acknowledgements which the
 // store owes still leave. Quiet tells when there are none left. Stop: MQTT 5
-// clients are told, all connections are closed, sessions that outlive them stay in the
-// store, and Run returns. The facade takes all workers through each step before the
+// clients are told, all connections are closed, their wills are published or, having a delay, kept in the
+// store with their sessions, and Run returns. The facade takes all workers through each step before the
 // next, because they post to each other.
 
 // Quiesce stops accepting and reading.
@@ -40,11 +40,7 @@ func (w *Worker) Stop() {
 		w.stopping = true
 		w.closeListeners()
 		w.conns.each(func(c *conn) {
-			w.kick(c, mqtt.ServerShuttingDown, "")
-			if c.client != nil {
-				// Not a failure of the client: no will.
-				c.client.ForgetWill()
-			}
+			w.kick(c, mqtt.ServerShuttingDown, "") // no DISCONNECT from the client: its will goes [MQTT-3.1.2-8]
 		})
 		w.stopped = true
 	})

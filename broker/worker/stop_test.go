@@ -47,7 +47,7 @@ func TestStop(t *testing.T) {
 	}
 	pub.got("DISCONNECT 0x8b")
 	old.got()
-	if !pub.closed || !old.closed || r.sum().Wills != 0 {
+	if !pub.closed || !old.closed || r.sum().Wills != 1 { // [MQTT-3.1.2-8]
 		t.Errorf("closed %v, %v; %d wills", pub.closed, old.closed, r.sum().Wills)
 	}
 	r.run()

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"sluice/broker/mqtt"
-	"sluice/broker/session"
 	"sluice/platform/mono"
 )
 
@@ -225,8 +224,6 @@ func (w *Worker) clientDue(x *client) {
 		return
 	}
 	if a := x.absence; a != nil && a.will != nil && a.willAt <= w.now {
-		var will *session.Will
-		will, a.will = a.will, nil
-		w.publishWill(x, will)
+		w.publishWill(x, w.callOff(x))
 	}
 }
