@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"sluice/broker/mqtt"
 )
@@ -174,18 +175,23 @@ func sharedTwo(c *trial) (has, other *peer, name string, m *message) {
 	}
 	pub.publish(c.topic("x"), 2, "for one of them")
 	pub.publish(c.topic("y"), 0, "for both")
-	for i, p := range []*peer{a, b} {
+	peers, names := []*peer{a, b}, []string{"a", "b"}
+	var waiting []int // have had the other message; whoever has this one as well may get it later
+	for i, p := range peers {
 		first := p.wantPublish()
 		if string(first.Payload) == "for both" {
-			if k := p.peek(); k == nil {
-				continue
-			} else {
-				first = p.decode(k)
-			}
-		} else {
-			p.wantMessage("for both")
+			waiting = append(waiting, i)
+			continue
 		}
-		has, other, name, m = p, []*peer{b, a}[i], []string{"a", "b"}[i], first
+		p.wantMessage("for both")
+		has, other, name, m = p, peers[1-i], names[i], first
+	}
+	for end := time.Now().Add(patience); m == nil && time.Now().Before(end); {
+		for _, i := range waiting {
+			if k := peers[i].peek(); k != nil {
+				has, other, name, m = peers[i], peers[1-i], names[i], peers[i].decode(k)
+			}
+		}
 	}
 	if m == nil {
 		c.Fatal("nobody got the message")

@@ -45,7 +45,7 @@ const (
 )
 
 // patience is how long a case waits for a packet that must come.
-const patience = 15 * time.Second
+const patience = 60 * time.Second
 
 func options() broker.Options {
 	limits := session.DefaultLimits()

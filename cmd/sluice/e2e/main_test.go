@@ -19,7 +19,7 @@ var (
 )
 
 // patience is how long a test waits for something that should come soon.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // parallel is how many tests run at once: they wait more than they compute.
 const parallel = "6"

@@ -17,6 +17,8 @@ type Cloud struct {
 	Dir string
 	// Config says who may come in. Default: everybody.
 	Config string
+	// Host is where it runs and listens. nil: here, on 127.0.0.1.
+	Host *Host
 	*Process
 	port int
 }
@@ -35,6 +37,13 @@ func FindMosquitto() (string, error) {
 // Start runs mosquitto, at the same address each time, and waits until it
 // answers.
 func (c *Cloud) Start() error {
+	if c.Host != nil {
+		return c.Host.Do(c.start)
+	}
+	return c.start()
+}
+
+func (c *Cloud) start() error {
 	program, err := FindMosquitto()
 	if err != nil {
 		return err
@@ -49,8 +58,8 @@ func (c *Cloud) Start() error {
 		access = "allow_anonymous true\n"
 	}
 	// As root it would become another user, who cannot write here.
-	text := fmt.Sprintf("listener %d 127.0.0.1\nuser root\npersistence true\npersistence_location %s/\n"+
-		"max_queued_messages 0\nmax_inflight_messages 1000\nset_tcp_nodelay true\nlog_dest stderr\n%s", c.port, c.Dir, access)
+	text := fmt.Sprintf("listener %d %s\nuser root\npersistence true\npersistence_location %s/\n"+
+		"max_queued_messages 0\nmax_inflight_messages 1000\nset_tcp_nodelay true\nlog_dest stderr\n%s", c.port, c.ip(), c.Dir, access)
 	file := filepath.Join(c.Dir, "mosquitto.conf")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return err
@@ -76,4 +85,11 @@ func (c *Cloud) Start() error {
 }
 
 // Addr is where it listens.
-func (c *Cloud) Addr() string { return fmt.Sprintf("127.0.0.1:%d", c.port) }
+func (c *Cloud) Addr() string { return fmt.Sprintf("%s:%d", c.ip(), c.port) }
+
+func (c *Cloud) ip() string {
+	if c.Host != nil {
+		return c.Host.IP.String()
+	}
+	return "127.0.0.1"
+}

@@ -26,6 +26,8 @@ type Gateway struct {
 	Config string
 	// Env is added to the environment, as name=value.
 	Env []string
+	// Host is where it runs. nil: here.
+	Host *Host
 
 	*Process
 	bound []string
@@ -37,6 +39,13 @@ const startMax = 60 * time.Second
 
 // Start runs the broker and waits until it listens.
 func (g *Gateway) Start() error {
+	if g.Host != nil {
+		return g.Host.Do(g.start)
+	}
+	return g.start()
+}
+
+func (g *Gateway) start() error {
 	listeners := g.Listeners
 	if len(listeners) == 0 {
 		listeners = []string{"127.0.0.1:0"}
@@ -82,7 +91,12 @@ func (g *Gateway) config(listeners []string) string {
 }
 
 // Addr is the address of the first listener.
-func (g *Gateway) Addr() string { return g.bound[0] }
+func (g *Gateway) Addr() string {
+	if strings.HasPrefix(g.bound[0], "/") {
+		return "unix:" + g.bound[0]
+	}
+	return g.bound[0]
+}
 
 // Bound is the address of each listener, with the real port.
 func (g *Gateway) Bound() []string { return g.bound }
