@@ -181,6 +181,13 @@ func (s *Store) openOnce() error {
 			return err
 		}
 	}
+	if fresh {
+		empty := f
+		defer empty.Close() // and with it the lock: by then the new file has its name, and is locked
+		if f, err = newFile(s.path + partialNew); err != nil {
+			return err
+		}
+	}
 	db, err := openBolt(f, s.opt.MaxFileBytes)
 	if err != nil {
 		f.Close() // also drops the lock, if bbolt panicked and left the file open
@@ -192,13 +199,38 @@ func (s *Store) openOnce() error {
 		return err
 	}
 	if fresh {
-		if err := syncDir(filepath.Dir(s.path)); err != nil {
+		if err := replaceFile(s.path+partialNew, s.path); err != nil {
 			closeBolt(db)
 			return err
 		}
 	}
 	s.db, s.file, s.doubt = db, f, !fresh
 	return nil
+}
+
+// partialNew ends the name of a new file until it is complete: who is killed while he
+// makes the first one must not find half of it, and take it for a damaged one.
+const partialNew = ".new"
+
+// newFile opens and locks an empty file; what was left of an earlier attempt goes.
+func newFile(path string) (*os.File, error) {
+	f, err := lockFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Truncate(0); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("store file: %w", err)
+	}
+	return f, nil
+}
+
+// replaceFile gives a complete file its name, durably.
+func replaceFile(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return fmt.Errorf("store file: %w", err)
+	}
+	return syncDir(filepath.Dir(to))
 }
 
 func (s *Store) opened(db *bbolt.DB) {

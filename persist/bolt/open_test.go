@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.etcd.io/bbolt"
+
 	"sluice/persist"
 )
 
@@ -70,6 +72,36 @@ func TestPath(t *testing.T) {
 	} {
 		if _, err := Open(opt); err == nil {
 			t.Fatalf("%+v was accepted", opt)
+		}
+	}
+}
+
+// Who is killed while he makes the first file leaves nothing that looks damaged.
+func TestKilledAtBirth(t *testing.T) {
+	dir, image := t.TempDir(), t.TempDir()
+	opt := DefaultOptions()
+	opt.Path, opt.Events = dir, newAnswers()
+	opt.hooks.opened = func(*bbolt.DB) { // no bucket is there yet
+		if err := os.CopyFS(image, os.DirFS(dir)); err != nil {
+			t.Error(err)
+		}
+	}
+	s, err := Open(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if names, _ := filepath.Glob(filepath.Join(image, "*")); len(names) != 2 {
+		t.Fatalf("the crash left %q", names)
+	}
+	for range 2 { // and once more with what that one has made
+		again, _, _ := openAt(t, image)
+		if st := again.Stats(); st.Quarantined != "" {
+			t.Errorf("moved to %s", st.Quarantined)
+		}
+		again.Close()
+		if names, _ := filepath.Glob(filepath.Join(image, "*")); len(names) != 1 {
+			t.Errorf("%q", names)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -65,10 +64,7 @@ func finishSalvage(path string) error {
 	if _, err := os.Lstat(path); err == nil { // the damaged one is still there: once more
 		return os.Remove(from)
 	}
-	if err := os.Rename(from, path); err != nil {
-		return fmt.Errorf("store file: %w", err)
-	}
-	return syncDir(filepath.Dir(path))
+	return replaceFile(from, path)
 }
 
 // salvageTo makes a new file of what can be read of a damaged one.
