@@ -75,7 +75,7 @@ func dial(t testing.TB, b *Broker) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(4 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -145,7 +145,7 @@ func publish(topic string, qos mqtt.QoS, id uint16, payload string, v mqtt.Versi
 // until polls a condition.
 func until(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !cond(); {
+	for end := time.Now().Add(2 * time.Minute); !cond(); {
 		if time.Now().After(end) {
 			t.Fatalf("timed out: %s", what)
 		}

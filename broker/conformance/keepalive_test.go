@@ -19,7 +19,7 @@ func silence(c *trial, change func(*mqtt.Connect)) {
 	p.send(c.hello("x", change))
 	p.wantConnack(mqtt.Success)
 	p.wantClosed(mqtt.KeepAliveTimeout)
-	if took := time.Since(began); took < 1500*time.Millisecond || took > 2900*time.Millisecond {
+	if took := time.Since(began); took < 1500*time.Millisecond || took > patience/2 {
 		c.Errorf("closed after %v of silence, want 1.5 s", took)
 	}
 }
@@ -27,11 +27,11 @@ func silence(c *trial, change func(*mqtt.Connect)) {
 func keepAliveEnds(c *trial) {
 	sub := c.connect("sub")
 	sub.subscribe(c.topic("will"), 0)
-	alive := c.connect("alive", keepAlive(1))
+	alive := c.connect("alive", keepAlive(3)) // with time to spare, for a machine that is busy
 	done := make(chan struct{})
 	go func() { // who says something in time, stays
 		defer close(done)
-		for range 3 {
+		for range 6 {
 			c.wait(time.Second)
 			alive.send(mqtt.AppendPingreq(nil))
 		}
@@ -39,7 +39,7 @@ func keepAliveEnds(c *trial) {
 	silence(c, func(m *mqtt.Connect) { keepAlive(1)(m); will(c.topic("will"), "as if the network had failed")(m) })
 	sub.take("as if the network had failed")
 	<-done
-	for range 3 {
+	for range 6 {
 		alive.want(mqtt.PINGRESP)
 	}
 }
