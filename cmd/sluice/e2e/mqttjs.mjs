@@ -12,7 +12,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 
 const [scenario, version, url] = process.argv.slice(2)
-const patience = 30_000 // ms for a whole scenario
+const patience = 120_000 // ms for a whole scenario
 const protocolVersion = Number(version)
 
 setTimeout(() => {

@@ -71,6 +71,18 @@ func (g *Gateway) start() error {
 	return err
 }
 
+// StartBriefly runs the broker and kills it after a time, whatever it is at by then.
+// The configuration is that of the last Start.
+func (g *Gateway) StartBriefly(after time.Duration) error {
+	p, err := startIn("sluice", g.Env, g.Binary, "run", "-c", g.ConfigFile())
+	if err != nil {
+		return err
+	}
+	time.Sleep(after)
+	p.Kill()
+	return nil
+}
+
 // ConfigFile is the path of the configuration.
 func (g *Gateway) ConfigFile() string { return filepath.Join(g.Dir, "sluice.toml") }
 
