@@ -7,6 +7,8 @@ FUZZTIME ?= 1m
 SEEDS    ?= 5000
 BENCH    ?= .
 COUNT    ?= 1
+KILLS    ?= 500
+CUTS     ?= 1000
 MQLOAD   ?= ../shared/mqload
 ARGS     ?=
 
@@ -16,7 +18,7 @@ UNIT = $$(go list ./... | grep -v -e /broker/sim -e /e2e)
 # What `make test` runs, in order.
 STEPS = lint unit unit32 race sim e2e cross
 
-.PHONY: run build test tools lint unit unit32 race fuzz sim e2e bench compare cross demo clean
+.PHONY: run build test tools lint unit unit32 race fuzz sim e2e kill powercut bench compare cross demo clean
 
 run: build      # build the broker and run it: make run ARGS='-c my.toml'
 	bin/sluice run $(ARGS)
@@ -56,6 +58,12 @@ sim:            # run the simulator over SEEDS seeds, and then the canaries: kno
 
 e2e:            # test the built binary with real clients and a real upstream
 	go test -count=1 -timeout 15m ./cmd/sluice/e2e/...
+
+kill:           # kill the broker KILLS times under load, and count what is lost
+	go test -count=1 -timeout 60m ./cmd/sluice/e2e -v -run 'TestKillLoop$$' -args -kills $(KILLS)
+
+powercut:       # cut the power of a broker's disk CUTS times, and count what is lost
+	go test -count=1 -timeout 60m ./cmd/sluice/e2e/crash -v -run PowerCut -args -cuts $(CUTS)
 
 bench:          # run the benchmarks, as benchstat reads them: make bench BENCH=Match COUNT=10
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(UNIT)

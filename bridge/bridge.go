@@ -23,6 +23,7 @@ type Bridge struct {
 	opts   Options
 	log    *logger
 	status status
+	queues []*queueState
 
 	mu      sync.Mutex
 	started bool
@@ -33,6 +34,7 @@ type Bridge struct {
 	cancel    context.CancelFunc
 	ctx       context.Context // ends with Close; for dialling
 	ended     chan struct{}   // closed when run has returned
+	reported  chan struct{}   // closed when report has
 	downLines throttle
 }
 
@@ -42,15 +44,19 @@ func New(o Options, log *zap.Logger) (*Bridge, error) {
 		return nil, fmt.Errorf("bridge %q: %w", o.Name, err)
 	}
 	o.Routes = slices.Clone(o.Routes)
-	o.StaleFilters = slices.Clone(o.StaleFilters)
+	o.Queues = slices.Clone(o.Queues)
 	b := &Bridge{
-		opts:    o,
-		log:     &logger{Logger: log.With(zap.String("bridge", o.Name))},
-		closing: make(chan struct{}),
-		ended:   make(chan struct{}),
+		opts:     o,
+		log:      &logger{Logger: log.With(zap.String("bridge", o.Name))},
+		closing:  make(chan struct{}),
+		ended:    make(chan struct{}),
+		reported: make(chan struct{}),
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
-	b.status.name = o.Name
+	b.queues = newQueueStates(&o)
+	b.status.born, b.status.changed = time.Now(), make(chan struct{}, 1)
+	b.status.name, b.status.queues = o.Name, b.queues
+	b.status.routes, b.status.filters = make([]routeCounters, len(o.Routes)), o.Routes
 	b.status.enter(StateStarting)
 	return b, nil
 }
@@ -65,43 +71,15 @@ func (b *Bridge) Start(ctx context.Context) error {
 	if b.closed || b.started {
 		return fmt.Errorf("bridge %q: already started or closed", b.opts.Name)
 	}
-	if err := b.prepareSession(ctx); err != nil {
-		err = fmt.Errorf("bridge %q: local session: %w", b.opts.Name, err)
+	if err := b.prepareSessions(ctx); err != nil {
+		err = fmt.Errorf("bridge %q: %w", b.opts.Name, err)
 		b.status.failed(err)
 		return err
 	}
 	b.started = true
 	go b.run()
+	go b.report()
 	return nil
-}
-
-// prepareSession creates the session or brings its subscriptions up to date,
-// and detaches. What the session delivers meanwhile is not acknowledged and
-// comes again.
-func (b *Bridge) prepareSession(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, b.opts.ConnectTimeout)
-	defer cancel()
-	defer context.AfterFunc(b.ctx, cancel)()
-	l, err := attachLocal(ctx, &b.opts)
-	if err != nil {
-		return err
-	}
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		_ = l.read(ignorePublish, ignorePuback) // its error comes back through subscribe
-	}()
-	wanted := localSubscriptions(b.opts.Routes)
-	if err = l.subscribe(ctx, wanted); err == nil {
-		stale := slices.DeleteFunc(slices.Clone(b.opts.StaleFilters), func(f string) bool {
-			return slices.ContainsFunc(wanted, func(s subscription) bool { return s.filter == f })
-		})
-		err = l.unsubscribe(ctx, stale)
-	}
-	l.leave()
-	<-read
-	<-l.out.ended
-	return err
 }
 
 // Close ends the bridge: it waits up to DrainTimeout for acknowledgements that
@@ -117,9 +95,11 @@ func (b *Bridge) Close() error {
 		close(b.closing)
 		if !started {
 			close(b.ended)
+			close(b.reported)
 		}
 	}
 	<-b.ended
+	<-b.reported
 	b.tails.Wait()
 	b.status.enter(StateStopped)
 	return nil
@@ -131,8 +111,19 @@ func (b *Bridge) Status() Status { return b.status.snapshot() }
 func (b *Bridge) run() {
 	defer close(b.ended)
 	wait := backoff{min: b.opts.ReconnectMin, max: b.opts.ReconnectMax}
-	for {
+	for lost := false; ; {
+		if !b.await(lost) {
+			b.log.Info("bridge stopped")
+			return
+		}
 		lived, err := b.runLink()
+		lost = lost || lived > 0
+		if errors.Is(err, errIdle) || errors.Is(err, errInactive) {
+			b.log.Info("bridge leaves", zap.String("upstream", b.opts.Address), zap.Error(err), zap.Duration("was_up", lived))
+			wait.reset()
+			lost = false
+			continue
+		}
 		if errors.Is(err, errClosing) || b.ctx.Err() != nil {
 			b.log.Info("bridge stopped")
 			return
@@ -154,7 +145,7 @@ func (b *Bridge) run() {
 // runLink makes one link and returns how long it was up and why it ended.
 func (b *Bridge) runLink() (lived time.Duration, err error) {
 	b.status.enter(StateConnecting)
-	l := newLink(&b.opts, &b.status.counters, b.log, &b.tails)
+	l := newLink(&b.opts, living(b.queues), &b.status.counters, b.log, &b.tails)
 	b.status.setLink(l)
 	defer b.status.setLink(nil)
 	defer l.close()

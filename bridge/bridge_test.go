@@ -344,7 +344,7 @@ func TestStaleFiltersAreUnsubscribed(t *testing.T) {
 		local.subs[f] = mqtt.SubscribeFilter{}
 	}
 	o := testOptions(local, up.addr(), Route{Direction: Out, Filter: "kept/#", QoS: 1}, Route{Direction: Out, Filter: "kept/a", QoS: 1}, Route{Direction: Out, Filter: "n", QoS: 0})
-	o.StaleFilters = []string{"old/#", "kept/#"}
+	o.Sessions = map[string][]string{"$bridge/t": {"old/#", "kept/#"}, "$bridge/t2/q": {"other"}}
 	startBridge(t, o)
 	local.with(func() {
 		if len(local.subs) != 2 || local.subs["n"].QoS != 0 {

@@ -11,8 +11,8 @@ import "sync"
 // the out budget reads no local PUBACK; without it the in direction does not
 // advance; if that is full too, paho's reader waits and reads no upstream
 // PUBACK; without it the out budget never gets room. The circle is cut at one
-// place: while the in budget has somebody waiting, the out budget lets QoS 1
-// messages pass beyond its limits. Those are still bounded by the receive maximum
+// place: while the in budget has somebody waiting, the out budget of the session
+// that both directions share lets QoS 1 messages pass beyond its limits. Those are still bounded by the receive maximum
 // of the local session, InflightMax. QoS 0 messages are refused instead, and counted.
 type budget struct {
 	mu    sync.Mutex
@@ -98,6 +98,14 @@ func (b *budget) close() {
 	defer b.mu.Unlock()
 	b.closed = true
 	b.room.Broadcast()
+}
+
+// pressure tells whether all room is taken, or hardly more than half of it.
+func (b *budget) pressure() (full, low bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	full = b.waiting > 0 || b.items >= b.maxItems
+	return full, !full && b.items <= b.maxItems/2
 }
 
 // held returns what is taken at the moment.

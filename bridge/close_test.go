@@ -227,3 +227,38 @@ func TestLogsAreFewAndWithoutSecrets(t *testing.T) {
 	up.with(func() { up.connackCode = 0 })
 	eventually(t, "up", inState(b, StateUp))
 }
+
+// A reader that waits for room does not keep Close from its goodbye.
+func TestCloseWithABacklogIsPolite(t *testing.T) {
+	local, up := newFakeLocal(t).withQueues("alarms"), newFakeUpstream(t)
+	o := queueOptions(local, up.addr(), outAlarm, outAll)
+	o.OutMaxMessagesPerSecond, o.InflightMaxBytes = 1, 4000 // room for one message of each queue
+	b := startBridge(t, o)
+	eventually(t, "up", inState(b, StateUp))
+	for range 20 {
+		local.publish("s/0", strings.Repeat("x", 1500), 1, false)
+		local.publish("alarm/a", strings.Repeat("y", 1500), 1, false)
+	}
+	eventually(t, "both readers wait for room", func() bool {
+		b.status.mu.Lock()
+		defer b.status.mu.Unlock()
+		for _, l := range b.status.link.out.lanes {
+			if full, _ := l.budget.pressure(); !full {
+				return false
+			}
+		}
+		return true
+	})
+	began := time.Now()
+	_ = b.Close()
+	if took := time.Since(began); took >= farewellTimeout {
+		t.Errorf("Close took %v", took)
+	}
+	for _, q := range []*fakeLocal{local, local.of("alarms")} {
+		q.with(func() {
+			if q.goodbyes != q.attached {
+				t.Errorf("%s: %d goodbyes of %d", q.id, q.goodbyes, q.attached)
+			}
+		})
+	}
+}

@@ -13,15 +13,18 @@ import (
 	"sluice/broker/mqtt"
 )
 
-// fakeLocal is a local broker with one durable session, that of the bridge. It
-// keeps the queue and the window, resends with DUP, and calls the test's
-// oracle at each PUBACK of the bridge.
+// fakeLocal is a local broker with one durable session, that of the bridge, or
+// several (others), if it has queues. It keeps the queue and the window, resends
+// with DUP, and calls the test's oracle at each PUBACK of the bridge.
 type fakeLocal struct {
-	t testing.TB
+	t      testing.TB
+	id     string                // of the session
+	others map[string]*fakeLocal // further sessions, by client id; each of its own
 
 	mu       sync.Mutex
 	exists   bool
 	subs     map[string]mqtt.SubscribeFilter
+	subIDs   map[string]uint32
 	queue    []*localMsg // not sent on this connection yet
 	inflight []*localMsg // sent, not acknowledged, in order
 	nextID   uint16
@@ -35,6 +38,7 @@ type fakeLocal struct {
 	attached int        // connections so far
 	dups     int        // PUBLISHes sent with DUP
 	peak     int        // most in flight at once
+	ended    int        // times the session was ended by its client
 	bridged  []localMsg // received from the bridge
 	held     []localMsg // accepted, PUBACK not sent because hold is on
 
@@ -54,10 +58,50 @@ type localMsg struct {
 	qos            mqtt.QoS
 	retain, dup    bool
 	id             uint16
+	sub            uint32 // subscription identifier
+	props          string // MQTT 5 properties
+}
+
+func (f *fakeLocal) subscribes(name string) bool {
+	for filter := range f.subs {
+		if matches(filter, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// withQueues adds the sessions of queues.
+func (f *fakeLocal) withQueues(names ...string) *fakeLocal {
+	f.others = map[string]*fakeLocal{}
+	for _, name := range names {
+		o := newFakeLocal(f.t)
+		o.id += "/" + name
+		f.others[o.id] = o
+	}
+	return f
+}
+
+// of is the session of a queue.
+func (f *fakeLocal) of(queue string) *fakeLocal {
+	if queue == "" {
+		return f
+	}
+	return f.others["$bridge/t/"+queue]
+}
+
+// backlog is for Options.Backlog.
+func (f *fakeLocal) backlog(session string) (Backlog, bool) {
+	if o := f.others[session]; o != nil {
+		f = o
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return Backlog{Messages: int64(len(f.queue) + len(f.inflight))}, f.exists
 }
 
 func newFakeLocal(t testing.TB) *fakeLocal {
-	f := &fakeLocal{t: t, subs: map[string]mqtt.SubscribeFilter{}}
+	f := &fakeLocal{t: t, id: "$bridge/t", subs: map[string]mqtt.SubscribeFilter{}, subIDs: map[string]uint32{}}
 	t.Cleanup(func() {
 		f.kick()
 		f.wg.Wait()
@@ -104,19 +148,22 @@ func (f *fakeLocal) kick() {
 
 // publish is a message from a local client.
 func (f *fakeLocal) publish(topicName, payload string, qos mqtt.QoS, retain bool) {
+	for _, o := range f.others {
+		o.publish(topicName, payload, qos, retain)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	best, found := mqtt.QoS(0), false
+	best, found, sub := mqtt.QoS(0), false, uint32(0)
 	for filter, s := range f.subs {
 		if matches(filter, topicName) {
 			found = true
-			best = max(best, s.QoS)
+			best, sub = max(best, s.QoS), max(sub, f.subIDs[filter])
 		}
 	}
 	if !found {
 		return
 	}
-	m := &localMsg{topic: topicName, payload: payload, qos: min(qos, best), retain: retain}
+	m := &localMsg{topic: topicName, payload: payload, qos: min(qos, best), retain: retain, sub: sub}
 	if m.qos == 0 && f.conn == nil {
 		return
 	}
@@ -146,6 +193,10 @@ func (f *fakeLocal) pump() {
 
 func (f *fakeLocal) send(m *localMsg, dup bool) {
 	p := mqtt.Publish{Topic: []byte(m.topic), Payload: []byte(m.payload), QoS: m.qos, PacketID: m.id, Retain: m.retain, Dup: dup}
+	p.Props = []byte(m.props)
+	if m.sub != 0 {
+		p.SubIDs = []uint32{m.sub}
+	}
 	if dup {
 		f.dups++
 	}
@@ -161,6 +212,7 @@ func (f *fakeLocal) write(b []byte) {
 func (f *fakeLocal) serve(conn net.Conn) {
 	in := frames{src: conn, max: localPacketMax}
 	defer func() {
+		// f is the session by now
 		_ = conn.Close()
 		f.mu.Lock()
 		if f.conn == conn {
@@ -174,6 +226,12 @@ func (f *fakeLocal) serve(conn net.Conn) {
 		h, body, err := in.next()
 		if err != nil {
 			return
+		}
+		if h.Type == mqtt.CONNECT {
+			var c mqtt.Connect
+			if mqtt.DecodeConnect(&c, append([]byte(nil), body...)) == nil && f.others[string(c.ClientID)] != nil {
+				f = f.others[string(c.ClientID)]
+			}
 		}
 		if !f.handle(conn, h, body) {
 			return
@@ -210,7 +268,7 @@ func (f *fakeLocal) handle(conn net.Conn, h mqtt.Header, body []byte) bool {
 		ack := mqtt.Suback{Type: mqtt.SUBACK, PacketID: s.PacketID}
 		for _, sf := range s.Filters {
 			sf.Filter = append([]byte(nil), sf.Filter...)
-			f.subs[string(sf.Filter)] = sf
+			f.subs[string(sf.Filter)], f.subIDs[string(sf.Filter)] = sf, s.Props.SubscriptionID
 			ack.Codes = append(ack.Codes, byte(sf.QoS))
 		}
 		f.write(mqtt.AppendSuback(nil, &ack, mqtt.V5))
@@ -236,6 +294,15 @@ func (f *fakeLocal) handle(conn net.Conn, h mqtt.Header, body []byte) bool {
 		f.write(mqtt.AppendPingresp(nil))
 	case mqtt.DISCONNECT:
 		f.goodbyes++
+		var d mqtt.Disconnect
+		check(mqtt.DecodeDisconnect(&d, body, mqtt.V5))
+		if d.Props.HasSessionExpiry && d.Props.SessionExpirySeconds == 0 {
+			if n := len(f.queue) + len(f.inflight); n > 0 {
+				f.t.Errorf("%s ended with %d messages", f.id, n)
+			}
+			f.ended++
+			f.exists, f.subs = false, map[string]mqtt.SubscribeFilter{}
+		}
 		return false
 	default:
 		f.t.Errorf("fake local broker: unexpected packet type %d", h.Type)
@@ -249,7 +316,7 @@ func (f *fakeLocal) connect(conn net.Conn, body []byte) {
 		f.t.Errorf("CONNECT: %v", err)
 		return
 	}
-	if string(c.ClientID) != "$bridge/t" || c.Clean || c.Props.SessionExpirySeconds != neverExpires || c.KeepAliveSeconds != 0 {
+	if string(c.ClientID) != f.id || c.Clean || c.Props.SessionExpirySeconds != neverExpires || c.KeepAliveSeconds != 0 {
 		f.t.Errorf("CONNECT is not that of a durable bridge session: %+v", c)
 	}
 	if f.conn != nil {
@@ -301,6 +368,15 @@ func (f *fakeLocal) accept(p *mqtt.Publish) {
 	}
 	if reason < 0x80 {
 		f.bridged = append(f.bridged, m)
+		props := string(p.Props)
+		for _, o := range f.others {
+			o.mu.Lock()
+			if o.subscribes(m.topic) { // the session that brought it gets none
+				o.queue = append(o.queue, &localMsg{topic: m.topic, payload: m.payload, qos: m.qos, props: props})
+				o.pump()
+			}
+			o.mu.Unlock()
+		}
 	}
 	if p.QoS == 0 {
 		return

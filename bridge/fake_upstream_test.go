@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"net"
+	"slices"
 	"sync"
 	"testing"
 
@@ -25,6 +26,8 @@ type fakeUpstream struct {
 	peak     int             // most unacknowledged at once, if acks are withheld
 	downAck  map[string]bool // downlink payloads the bridge acknowledged
 	subs     []string
+	session  bool    // there is one, since somebody connected without clean session
+	kept     []upMsg // downlink messages for it: not sent, or not acknowledged
 
 	// Faults; set before use or under mu.
 	connackCode  byte
@@ -146,8 +149,14 @@ func (f *fakeUpstream) handle(c *upConn, h mqtt.Header, body []byte) bool {
 		f.connects++
 		f.lastHi = mqtt.Connect{}
 		check(mqtt.DecodeConnect(&f.lastHi, append([]byte(nil), body...)))
-		c.write(mqtt.AppendConnack(nil, &mqtt.Connack{Code: f.connackCode}, mqtt.V311))
+		c.write(mqtt.AppendConnack(nil, &mqtt.Connack{Code: f.connackCode, SessionPresent: f.session && !f.lastHi.Clean}, mqtt.V311))
 		f.conn = c
+		if f.session = !f.lastHi.Clean; !f.session {
+			f.kept = nil
+		}
+		for _, m := range f.kept { // at once, before any SUBSCRIBE
+			f.down(c, m)
+		}
 	case mqtt.SUBSCRIBE:
 		var s mqtt.Subscribe
 		check(mqtt.DecodeSubscribe(&s, body, mqtt.V311))
@@ -173,6 +182,7 @@ func (f *fakeUpstream) handle(c *upConn, h mqtt.Header, body []byte) bool {
 			f.t.Errorf("upstream got a PUBACK for id %d, which is not in flight", a.PacketID)
 		}
 		delete(c.down, a.PacketID)
+		f.kept = slices.DeleteFunc(f.kept, func(m upMsg) bool { return m.payload == payload })
 		f.downAck[payload] = true
 		if f.onDownAck != nil {
 			f.onDownAck(payload)
@@ -215,18 +225,25 @@ func (f *fakeUpstream) published(c *upConn, p *mqtt.Publish) bool {
 func (f *fakeUpstream) send(topicName, payload string, qos mqtt.QoS, retain bool) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c := f.conn
-	if c == nil {
+	m := upMsg{topic: topicName, payload: payload, qos: qos, retain: retain}
+	if f.session && qos > 0 {
+		f.kept = append(f.kept, upMsg{topic: topicName, payload: payload, qos: qos, retain: retain, dup: true})
+	}
+	if f.conn == nil {
 		return false
 	}
-	p := mqtt.Publish{Topic: []byte(topicName), Payload: []byte(payload), QoS: qos, Retain: retain}
-	if qos > 0 {
+	f.down(f.conn, m)
+	return true
+}
+
+func (f *fakeUpstream) down(c *upConn, m upMsg) {
+	p := mqtt.Publish{Topic: []byte(m.topic), Payload: []byte(m.payload), QoS: m.qos, Retain: m.retain, Dup: m.dup}
+	if m.qos > 0 {
 		c.nextID++
 		p.PacketID = c.nextID
-		c.down[p.PacketID] = payload
+		c.down[p.PacketID] = m.payload
 	}
 	c.write(mqtt.AppendPublish(nil, &p, mqtt.V311))
-	return true
 }
 
 // with runs fn under the lock.

@@ -1,7 +1,9 @@
 package bridge
 
 import (
+	"bytes"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +35,7 @@ import (
 type inFlow struct {
 	link   *link
 	routes []route
+	mark   []byte // property of what we bring in; see brought
 
 	budget   *budget
 	queue    chan *inItem // these two never fill up: the budget bounds what is in them
@@ -74,14 +77,37 @@ var errNoLocalPuback = errors.New("no PUBACK from the local broker within the pr
 
 func newInFlow(l *link) *inFlow {
 	n := l.opts.InflightMax
+	var mark []byte
+	if len(l.out.lanes) > 1 {
+		mark = broughtMark(l.opts.Name)
+	}
 	return &inFlow{
 		link:     l,
+		mark:     mark,
 		routes:   compile(l.opts.Routes, In),
-		budget:   newBudget(n, l.opts.InflightMaxBytes, l.out.budget.lift),
+		budget:   newBudget(n, l.opts.InflightMaxBytes, l.out.lanes[0].budget.lift),
 		queue:    make(chan *inItem, n),
 		settling: make(chan *inItem, n),
 		inflight: map[uint16]inPart{},
 	}
+}
+
+// The first session brings messages in, and gets none of them itself (no
+// local). The sessions of other queues would, and could send them back up, to
+// be sent down again without end. Therefore what a bridge with several queues
+// brings in bears its name in a user property, and they only acknowledge it.
+const broughtBy = "sluice-bridge"
+
+// broughtMark is that property as it stands in a packet (MQTT5 2.2.2.2). A name
+// has at most 64 bytes.
+func broughtMark(name string) []byte {
+	const userProperty = 0x26
+	return slices.Concat([]byte{userProperty, 0, byte(len(broughtBy))}, []byte(broughtBy), []byte{0, byte(len(name))}, []byte(name))
+}
+
+// brought tells whether a message came in by this bridge.
+func (f *inFlow) brought(p *mqtt.Publish) bool {
+	return f.mark != nil && bytes.Contains(p.Props, f.mark)
 }
 
 // open makes the window, once the local connection has told its limit.
@@ -135,7 +161,7 @@ func (f *inFlow) send() {
 func (f *inFlow) fitting(it *inItem) []target {
 	fit := it.targets[:0]
 	for _, t := range it.targets {
-		if p := it.packet(t); mqtt.PublishSize(&p, mqtt.V5) > f.link.local.maxPacketBytes {
+		if p := f.packet(it, t); mqtt.PublishSize(&p, mqtt.V5) > f.link.local.maxPacketBytes {
 			f.link.counters.droppedTooLarge.Add(1)
 			f.link.log.warn("message too large for the local broker", zap.String("topic", t.topic), zap.Int("payload_bytes", len(it.msg.payload)))
 			continue
@@ -145,9 +171,9 @@ func (f *inFlow) fitting(it *inItem) []target {
 	return fit
 }
 
-func (it *inItem) packet(t target) mqtt.Publish {
+func (f *inFlow) packet(it *inItem, t target) mqtt.Publish {
 	p := mqtt.Publish{
-		Topic: []byte(t.topic), Payload: it.msg.payload, Retain: it.msg.retain,
+		Topic: []byte(t.topic), Payload: it.msg.payload, Retain: it.msg.retain, Props: f.mark,
 		QoS: mqtt.QoS(min(it.msg.qos, t.qos)),
 	}
 	if p.QoS > 0 {
@@ -166,6 +192,7 @@ func (f *inFlow) publish(it *inItem, ts []target) bool {
 			it.parts++
 		} else {
 			it.taken = true
+			f.link.counters.by(t.route, len(it.msg.payload))
 		}
 	}
 	if it.parts == 0 {
@@ -174,7 +201,7 @@ func (f *inFlow) publish(it *inItem, ts []target) bool {
 	f.mu.Unlock()
 
 	for _, t := range ts {
-		p := it.packet(t)
+		p := f.packet(it, t)
 		if p.QoS > 0 {
 			select {
 			case p.PacketID = <-f.ids:
@@ -205,6 +232,7 @@ func (f *inFlow) puback(id uint16, reason mqtt.Reason) {
 		f.refuse(part, reason)
 	} else {
 		it.taken = true
+		f.link.counters.by(part.target.route, len(it.msg.payload))
 	}
 	if it.parts--; it.parts == 0 {
 		close(it.answered)

@@ -265,3 +265,41 @@ func TestFlappingInBothDirections(t *testing.T) {
 		t.Errorf("status %+v", st)
 	}
 }
+
+// What is published upstream while the link is down comes with the next one, if
+// the session is not clean; and a lost link costs nothing in either direction.
+func TestUpstreamSessionIsKept(t *testing.T) {
+	local, up := newFakeLocal(t), newFakeUpstream(t)
+	inOracle(t, local, up)
+	oracle(t, local, up)
+	o := testOptions(local, up.addr(), outAll, inCmd)
+	o.CleanSession, o.InflightMax = false, 10
+	b := startBridge(t, o)
+	eventually(t, "up", inState(b, StateUp))
+	const n = 300
+	for i := range n { // more than our window, and in both directions
+		up.send("dev/cmd/a", fmt.Sprint("down ", i), 1, false)
+		publishRound(local, 1, i)
+		if i%50 == 25 {
+			up.cutAll()
+		}
+	}
+	_ = b.Close()
+	eventually(t, "nobody is connected", func() bool { up.mu.Lock(); defer up.mu.Unlock(); return up.conn == nil })
+	up.send("dev/cmd/a", "while we were away", 1, false)
+	startBridge(t, o)
+	eventually(t, "everything is here and there", func() bool {
+		up.mu.Lock()
+		defer up.mu.Unlock()
+		return len(up.kept) == 0 && up.downAck["while we were away"]
+	})
+	eventually(t, "the session is empty", func() bool { return local.open() == 0 })
+	expectOrder(t, up.messages(), 1, n)
+	here := map[string]bool{}
+	for _, m := range local.received() {
+		here[m.payload] = true
+	}
+	if len(here) != n+1 {
+		t.Errorf("%d of %d messages came down", len(here), n+1)
+	}
+}

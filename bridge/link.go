@@ -10,10 +10,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// DESIGN. A link is one life of the pair of connections: first the uplink, then
-// the local session, so that messages leave the session only when there is
-// somewhere for them to go. Whichever part fails first calls fail, with the
-// reason; that closes done and both sockets, which makes everybody else return.
+// DESIGN. A link is one life of the connections: first the uplink, then the
+// local session of each queue, so that messages leave the sessions only when
+// there is somewhere for them to go. Whichever part fails first calls fail, with the
+// reason; that closes done and all sockets, which makes everybody else return.
 // Nothing is repaired within a link and nothing survives it.
 //
 // The supervisor's goroutine makes the link (open), watches it (watch) and
@@ -25,15 +25,16 @@ type link struct {
 
 	born  time.Time
 	up    *uplink // nil until open has dialled
-	local *local  // nil until open has attached
+	local *local  // of the first lane, which brings messages in, too; nil until open has attached it
 	out   *outFlow
 	in    *inFlow
 	wg    sync.WaitGroup
 	tails *sync.WaitGroup // the Bridge's; see open
 
-	done chan struct{} // closed by fail
-	mu   sync.Mutex
-	err  error // why it ended; nil: alive
+	done   chan struct{} // closed by fail
+	mu     sync.Mutex
+	err    error    // why it ended; nil: alive
+	locals []*local // those attached
 }
 
 // logger is the Bridge's zap logger with a throttle for what a peer can cause
@@ -50,9 +51,9 @@ var errClosing = errors.New("bridge is closing")
 // watchMax is the longest interval between two looks of the watchdog.
 const watchMax = time.Second
 
-func newLink(o *Options, c *counters, log *logger, tails *sync.WaitGroup) *link {
+func newLink(o *Options, queues []*queueState, c *counters, log *logger, tails *sync.WaitGroup) *link {
 	l := &link{opts: o, counters: c, log: log, tails: tails, born: time.Now(), done: make(chan struct{})}
-	l.out = newOutFlow(l)
+	l.out = newOutFlow(l, queues)
 	l.in = newInFlow(l)
 	return l
 }
@@ -71,12 +72,14 @@ func (l *link) fail(err error) {
 	l.err = err
 	close(l.done)
 	l.in.budget.close()
-	l.out.budget.close()
+	for _, x := range l.out.lanes {
+		x.budget.close()
+	}
 	if l.up != nil {
 		l.up.kill(err)
 	}
-	if l.local != nil {
-		l.local.kill(err)
+	for _, x := range l.locals {
+		x.kill(err)
 	}
 }
 
@@ -95,7 +98,7 @@ func (l *link) adopt(up *uplink, loc *local) bool {
 		l.up = up
 	}
 	if loc != nil {
-		l.local = loc
+		l.locals = append(l.locals, loc)
 	}
 	return l.err == nil
 }
@@ -105,51 +108,78 @@ func (l *link) adopt(up *uplink, loc *local) bool {
 func (l *link) open(ctx context.Context) (refused []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.opts.ConnectTimeout)
 	defer cancel()
-	up, err := dialUplink(ctx, l.opts, l.in.take, l.fail, func() { l.out.progress.step(l.age()) })
+	up, err := dialUplink(ctx, l.opts, l.in.take, l.fail, func() { l.out.step(l.age()) })
 	if err != nil {
 		return nil, err
 	}
 	if !l.adopt(up, nil) {
 		return nil, l.reason()
 	}
-	if err := l.attach(ctx); err != nil {
-		return nil, fmt.Errorf("local session: %w", err)
+	for _, x := range l.out.lanes {
+		if err := l.attach(ctx, x); err != nil {
+			return nil, fmt.Errorf("local session %s: %w", x.queue.session, err)
+		}
 	}
 	if refused, err = l.subscribeUpstream(ctx); err != nil {
 		return nil, err
 	}
+	l.notify(notifyUp)
 	// When the connection is lost, a Publish that is under way hangs in paho
 	// for handoverTimeout, as often as not. The next link does not wait for
 	// that: the sender of this one goes as a tail, which touches nothing but
 	// its own dead link.
 	l.tails.Go(l.out.send)
-	l.wg.Go(l.out.settle)
+	for _, x := range l.out.lanes {
+		l.wg.Go(x.settle)
+	}
 	return refused, nil
 }
 
-func (l *link) attach(ctx context.Context) error {
-	loc, err := attachLocal(ctx, l.opts)
+// What is said on Options.ConnectionTopic.
+const (
+	notifyUp   = "1"
+	notifyDown = "0"
+)
+
+// notify tells the upstream our state. Nobody waits for its acknowledgement: if
+// it is lost, so is the link.
+func (l *link) notify(state string) {
+	if l.opts.Notifications {
+		l.up.publish(l.opts.ConnectionTopic(), 1, true, []byte(state))
+	}
+}
+
+// attach connects a lane to its session. The first lane also brings in what
+// the upstream sends.
+func (l *link) attach(ctx context.Context, x *lane) error {
+	loc, err := attachLocal(ctx, l.opts, x.queue.session)
 	if err != nil {
 		return err
 	}
+	x.local = loc
+	onPuback := ignorePuback
+	if x.index == 0 {
+		l.local, onPuback = loc, l.in.puback
+	}
 	ok := l.adopt(nil, loc)
-	l.in.open()
-	l.wg.Go(l.readLocal)
-	l.wg.Go(l.in.send)
-	l.wg.Go(l.in.settle)
-	if !ok {
+	if x.index == 0 {
+		l.in.open()
+		l.wg.Go(l.in.send)
+		l.wg.Go(l.in.settle)
+	}
+	l.wg.Go(func() { x.read(onPuback) })
+	switch {
+	case !ok:
 		loc.kill(l.reason()) // fail came too early to do it
 		return l.reason()
+	case loc.sessionPresent:
+		return nil
+	case x.queue.gone: // by itself, and this is a new one
+		x.end()
+		return nil
 	}
-	if !loc.sessionPresent {
-		l.log.Warn("local session was gone; what it had queued is lost", zap.String("session", l.opts.SessionName()))
-		return loc.subscribe(ctx, localSubscriptions(l.opts.Routes))
-	}
-	return nil
-}
-
-func (l *link) readLocal() {
-	l.fail(fmt.Errorf("local session: %w", l.local.read(l.out.take, l.in.puback)))
+	l.log.Warn("local session was gone; what it had queued is lost", zap.String("session", x.queue.session))
+	return loc.subscribe(ctx, localSubscriptions(l.opts.Routes, x.queue.Name), l.out.generation)
 }
 
 // subscribeUpstream happens before anything is published, so the guard can
@@ -179,6 +209,7 @@ func (l *link) watch(closing <-chan struct{}) error {
 	tick := time.NewTicker(min(timeout/4+time.Millisecond, watchMax))
 	defer tick.Stop()
 	var pinged time.Duration
+	var use use
 	for {
 		select {
 		case <-l.done:
@@ -190,13 +221,25 @@ func (l *link) watch(closing <-chan struct{}) error {
 		}
 		now := l.age()
 		switch {
-		case l.out.progress.stuck(now, timeout):
+		case l.out.stuck(now, timeout):
 			l.fail(errNoPuback)
 		case l.in.progress.stuck(now, timeout):
 			l.fail(errNoLocalPuback)
 		case l.local.keepAlive > 0 && now-pinged >= l.local.keepAlive/2:
 			pinged = now
-			l.local.ping()
+			for _, x := range l.out.lanes {
+				x.local.ping()
+			}
+		}
+		if why := use.over(l, now); why != nil {
+			l.drain()
+			return why
+		}
+		for _, x := range l.out.lanes {
+			if x.empty() {
+				x.leaving.Store(true)
+				l.wg.Go(x.end)
+			}
 		}
 	}
 }
@@ -206,6 +249,9 @@ func (l *link) watch(closing <-chan struct{}) error {
 func (l *link) drain() {
 	l.in.stopping.Store(true)
 	close(l.out.stop)
+	for _, x := range l.out.lanes {
+		x.budget.close() // a reader that waits for room must see the broker's goodbye
+	}
 	end := time.NewTimer(l.opts.DrainTimeout)
 	defer end.Stop()
 	look := time.NewTicker(5 * time.Millisecond)
@@ -229,18 +275,23 @@ func (l *link) close() {
 		// both calls send them. The uplink first: losing it says nothing,
 		// while losing the local session calls fail.
 		if l.up != nil {
+			l.notify(notifyDown) // a DISCONNECT takes the will back
 			l.up.disconnect()
 		}
-		if l.local != nil {
-			l.local.leave()
+		for _, x := range l.out.lanes {
+			if x.local != nil && !x.leaving.Swap(true) {
+				x.local.leave()
+			}
 		}
 	}
 	l.fail(errClosing)
 	if l.up != nil {
 		l.up.close()
 	}
-	if l.local != nil {
-		<-l.local.out.ended
+	for _, x := range l.out.lanes {
+		if x.local != nil {
+			<-x.local.out.ended
+		}
 	}
 	l.wg.Wait()
 }

@@ -54,9 +54,9 @@ const (
 
 var errLocalClosed = errors.New("local session detached by the bridge")
 
-// attachLocal connects to the session. ctx bounds the handshake only. A
+// attachLocal connects to a session, given by its client id. ctx bounds the handshake only. A
 // goroutine, the writer's, runs until leave or kill.
-func attachLocal(ctx context.Context, o *Options) (*local, error) {
+func attachLocal(ctx context.Context, o *Options, session string) (*local, error) {
 	conn, err := o.DialLocal(ctx)
 	if err != nil {
 		return nil, err
@@ -69,7 +69,7 @@ func attachLocal(ctx context.Context, o *Options) (*local, error) {
 		gone:    make(chan struct{}),
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	err = l.handshake(o)
+	err = l.handshake(o, session)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -82,10 +82,10 @@ func attachLocal(ctx context.Context, o *Options) (*local, error) {
 	return l, nil
 }
 
-func (l *local) handshake(o *Options) error {
+func (l *local) handshake(o *Options, session string) error {
 	hello := mqtt.Connect{
 		Version:  mqtt.V5,
-		ClientID: []byte(o.SessionName()),
+		ClientID: []byte(session),
 		Props: mqtt.Properties{
 			SessionExpirySeconds: neverExpires,
 			HasSessionExpiry:     true,
@@ -187,12 +187,12 @@ func (l *local) answer(t mqtt.Type, body []byte) error {
 }
 
 // subscribe needs read to be running. Nobody else may subscribe or unsubscribe
-// meanwhile. A refusal is an error.
-func (l *local) subscribe(ctx context.Context, subs []subscription) error {
+// meanwhile. id comes back with the messages; 0: none. A refusal is an error.
+func (l *local) subscribe(ctx context.Context, subs []subscription, id uint32) error {
 	if len(subs) == 0 {
 		return nil
 	}
-	req := mqtt.Subscribe{PacketID: requestID}
+	req := mqtt.Subscribe{PacketID: requestID, Props: mqtt.Properties{SubscriptionID: id}}
 	for _, s := range subs {
 		req.Filters = append(req.Filters, mqtt.SubscribeFilter{
 			Filter:            []byte(s.filter),
@@ -271,11 +271,18 @@ func (l *local) ping() {
 
 // leave sends what is still to be sent and a DISCONNECT, waits for the broker
 // to hang up, lest a reset destroys what it has not read yet, and ends the
-// connection. read must be running, and onPublish must not block. The session stays: it was given an expiry when it began, and the
-// DISCONNECT does not change it (MQTT5 3.14.2.2.2).
-func (l *local) leave() {
-	var bye mqtt.Disconnect
-	l.out.end(mqtt.AppendDisconnect(l.out.begin(), &bye, mqtt.V5))
+// connection. read must be running, and onPublish must not block. The session
+// stays: it was given an expiry when it began, and the DISCONNECT does not
+// change it (MQTT5 3.14.2.2.2).
+func (l *local) leave() { l.farewell(&mqtt.Disconnect{}) }
+
+// end is like leave, and ends the session with all that is in it (MQTT5 3.14.2.2.2).
+func (l *local) end() {
+	l.farewell(&mqtt.Disconnect{Props: mqtt.Properties{HasSessionExpiry: true}})
+}
+
+func (l *local) farewell(bye *mqtt.Disconnect) {
+	l.out.end(mqtt.AppendDisconnect(l.out.begin(), bye, mqtt.V5))
 	l.out.finish()
 	timer := time.NewTimer(farewellTimeout)
 	defer timer.Stop()

@@ -43,10 +43,12 @@ func (d Direction) String() string {
 // for the same name the first route decides.
 type Route struct {
 	Direction    Direction
-	Filter       string // a topic filter without the prefix; may be empty if the prefix is not: the prefix is then the whole topic
-	LocalPrefix  string // literal, no wildcards; "" for none; usually ends in '/'
-	RemotePrefix string // as LocalPrefix
-	QoS          uint8  // 0 or 1: the message goes at min(its own QoS, this). Danger: with 0, what is queued in an outage is lost with the link
+	Filter       string   // a topic filter without the prefix; may be empty if the prefix is not: the prefix is then the whole topic
+	LocalPrefix  string   // literal, no wildcards; "" for none; usually ends in '/'
+	RemotePrefix string   // as LocalPrefix
+	Exclude      []string // topic filters without the prefix, on the side the message comes from; this route does not carry what they match. nil: none
+	QoS          uint8    // 0 or 1: the message goes at min(its own QoS, this). Danger: with 0, what is queued in an outage is lost with the link
+	Queue        string   // Out: the queue of Options.Queues that its messages wait in; "": the one without a name
 }
 
 // TLS describes how to authenticate to the upstream and it to us. Files are PEM
@@ -66,14 +68,51 @@ type Options struct {
 	Address string // of the upstream: tcp://host[:1883] or tls://host[:8883]; no credentials in it
 	Routes  []Route
 
+	// Fingerprint stands for all that these Options were made of, such as a
+	// digest of their configuration: a Set leaves a bridge alone whose
+	// fingerprint is the same. "": always different.
+	Fingerprint string
+
 	// DialLocal connects to the local broker. The Bridge speaks MQTT 5 on the
 	// connection, closes it, and calls again for each link.
 	DialLocal func(ctx context.Context) (net.Conn, error)
 
-	// StaleFilters are local filters that earlier runs subscribed and no
-	// route wants any more; Start unsubscribes them. Those that a route wants
-	// are left alone. nil: none.
-	StaleFilters []string
+	// Queues beside the one without a name, which is always there; giving that
+	// sets its priority and share. nil: it alone.
+	Queues []Queue
+
+	// Sessions are the sessions of this bridge that the local broker has, by
+	// client id, with the filters that they subscribe. Start unsubscribes those
+	// that no route wants any more; queues that are gone are emptied. nil: none.
+	Sessions map[string][]string
+
+	// Backlog tells what the session of that client id has that was not
+	// acknowledged by us. It must not block for long. nil: nobody knows; then
+	// there is no depth, age and ETA in Status, and queues that are gone are
+	// emptied but their sessions stay.
+	Backlog func(session string) (Backlog, bool)
+
+	Start       StartMode
+	IdleTimeout time.Duration // for StartLazy
+	Active      []Window      // when a link may be up; nil: always
+
+	// Now is the wall clock for Active. nil: that of the system.
+	Now func() time.Time
+
+	// CleanSession makes the upstream forget us with the connection. Without it
+	// the upstream keeps messages for the in routes while we are away, as long
+	// and as many as it likes, and those of routes that were removed, too: they
+	// are acknowledged and counted as unrouted.
+	CleanSession bool
+
+	// Notifications tells the upstream our state, on ConnectionTopic, retained,
+	// with a will. Danger: the big clouds close the connection.
+	Notifications bool
+
+	// Announce tells everybody here: it publishes a retained message, or takes
+	// it back if the payload is empty. It must not block. nil: nothing is told.
+	Announce       func(topic string, payload []byte)
+	ReportInterval time.Duration // between two reports of figures by Announce
 
 	ClientID string // towards the upstream. Danger: two gateways with the same id disconnect each other for ever
 	Username string // "": none
@@ -108,6 +147,10 @@ type Options struct {
 	// tidal wave. Up to one second's worth may go at once. 0: no limit.
 	OutMaxMessagesPerSecond int
 	OutMaxBytesPerSecond    int // of topics and payloads
+
+	// BacklogPercent is the part of these rates that queues get of which more
+	// waits than InflightMax: 1 to 100.
+	BacklogPercent int
 }
 
 const maxPacketLimit = 256 << 20 // the largest MQTT packet is 256 MiB + 4 B (MQTT5 2.1.4)
@@ -122,23 +165,25 @@ func Defaults() Options {
 		ReconnectMax:     time.Minute,
 		StableAfter:      time.Minute,
 		DrainTimeout:     5 * time.Second,
+		ReportInterval:   10 * time.Second,
 		InflightMax:      100,
 		InflightMaxBytes: 4 << 20,
 		MaxPacketBytes:   1 << 20,
+		BacklogPercent:   100,
+		Start:            StartAutomatic,
+		CleanSession:     true,
+		IdleTimeout:      time.Minute,
 	}
 }
 
 // SessionName returns the client id of the bridge's session at the local broker.
 func (o *Options) SessionName() string { return "$bridge/" + o.Name }
 
-// OutFilters returns the local filters that the bridge subscribes: those of
-// the out routes, each once, without those that another one covers whole.
-func (o *Options) OutFilters() []string {
-	var out []string
-	for _, s := range localSubscriptions(o.Routes) {
-		out = append(out, s.filter)
+func (o *Options) now() time.Time {
+	if o.Now != nil {
+		return o.Now()
 	}
-	return out
+	return time.Now()
 }
 
 // progressTimeout resolves the zero value.
@@ -182,9 +227,9 @@ func (o *Options) Validate() error {
 			bad("route %d: %w", i+1, err)
 		}
 	}
-	for _, f := range o.StaleFilters {
-		if err := topic.CheckFilter([]byte(f), 0); err != nil {
-			bad("stale filter %q: %w", f, err)
+	for _, err := range []error{o.validateQueues(), o.validateStart()} {
+		if err != nil {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
@@ -201,6 +246,7 @@ func (o *Options) validateTimes() []error {
 	}{
 		{"connect timeout", o.ConnectTimeout}, {"reconnect min", o.ReconnectMin},
 		{"reconnect max", o.ReconnectMax}, {"stable after", o.StableAfter},
+		{"report interval", o.ReportInterval},
 	}
 	for _, p := range positive {
 		if p.d <= 0 {
@@ -228,6 +274,7 @@ func (o *Options) validateSizes() []error {
 	within("inflight max bytes", o.InflightMaxBytes, 1, anything)
 	within("max packet bytes", o.MaxPacketBytes, 128, maxPacketLimit)
 	within("max payload bytes", o.MaxPayloadBytes, 0, maxPacketLimit)
+	within("backlog percent", o.BacklogPercent, 1, 100)
 	within("out max messages per second", o.OutMaxMessagesPerSecond, 0, anything)
 	within("out max bytes per second", o.OutMaxBytesPerSecond, 0, anything)
 	return errs
@@ -255,6 +302,11 @@ func (r *Route) validate() error {
 	}
 	if err := topic.CheckFilter([]byte(r.target()), 0); err != nil {
 		bad("filter %q, the other side of the route: %w", r.target(), err)
+	}
+	for _, x := range r.excluded() {
+		if err := topic.CheckFilter([]byte(x), 0); err != nil {
+			bad("exclude %q: %w", x, err)
+		}
 	}
 	return errors.Join(errs...)
 }

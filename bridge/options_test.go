@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -42,11 +43,11 @@ func TestValidateListsAllProblemsAtOnce(t *testing.T) {
 	o.TLS.CertFile = "c"
 	o.ReconnectMin = time.Second
 	o.DrainTimeout = -1
-	o.StaleFilters = []string{"a#"}
+	o.Queues = []Queue{{Name: "a/b", Share: 1}, {Name: "q", Priority: 10}, {Name: "q", Share: 1}, {Name: "r", Share: 1001}}
 	o.Routes = []Route{
 		{Filter: "a/#/b", QoS: 2, LocalPrefix: "+/"},
 		{Direction: In, RemotePrefix: "$share/g/", Filter: "x"},
-		{Direction: Out},
+		{Direction: Out, Queue: "none"},
 	}
 	o.OutMaxBytesPerSecond = -1
 	err := o.Validate()
@@ -57,7 +58,8 @@ func TestValidateListsAllProblemsAtOnce(t *testing.T) {
 		`name "a/b"`, "need tcp:// or tls://", "dial the local", "client id", "password needs", "come together",
 		"keep alive 0s", "connect timeout 0s", "reconnect max 0s", "stable after", "below reconnect min", "negative time",
 		"inflight max 0", "inflight max bytes 0", "max packet bytes 0", "bytes per second -1",
-		`stale filter "a#"`, "route 1:", "Direction(0)", "QoS 2", `prefix "+/"`, "# is not the last", "shared subscriptions", "route 3:", "topic is empty",
+		`queue 1: name "a/b"`, `queue "q": priority 10`, `queue 3: name "q" twice`, `queue "r": share 1001`, "backlog percent 0", `there is no queue "none"`,
+		"route 1:", "Direction(0)", "QoS 2", `prefix "+/"`, "# is not the last", "shared subscriptions", "route 3:", "topic is empty",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no word of %q in:\n%v", want, err)
@@ -88,9 +90,12 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-func TestOutFilters(t *testing.T) {
-	o := Options{Routes: parseRoutes("out a/# l/ - 1; out a/b l/ - 1; in x - - 1; out c - - 0")}
-	if got := strings.Join(o.OutFilters(), " "); got != "l/a/# c" {
-		t.Errorf("%s", got)
+func TestLocalSubscriptionsOfAQueue(t *testing.T) {
+	routes := parseRoutes("out a/# l/ - 1; out a/b l/ - 1; in x - - 1; out c - - 0; out a/# l/ - 1")
+	routes[4].Queue = "q"
+	for queue, want := range map[string]string{"": "[{l/a/# 1} {c 0}]", "q": "[{l/a/# 1}]", "other": "[]"} {
+		if got := fmt.Sprint(localSubscriptions(routes, queue)); got != want {
+			t.Errorf("queue %q subscribes %s, want %s", queue, got, want)
+		}
 	}
 }

@@ -2,54 +2,29 @@ package bridge
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"sluice/broker/mqtt"
-
-	"go.uber.org/zap"
 )
 
-// DESIGN. From the local session to the upstream. Three goroutines in a row:
-//
-//	local reader  take: copy, remap, wait for room    -> queue
-//	sender        send: pace, window, paho Publish    -> pending
-//	settler       settle: receipt done -> local PUBACK
-//
-// Everything goes through the row in the order of arrival, also what is not
-// sent at all, so the upstream sees each topic in order, and the local PUBACKs
-// leave in the order of the PUBLISHes [MQTT-4.6.0-2]. A message with several
-// targets is acknowledged with its last one.
-//
-// The one rule: puback is called in settle, after a receipt of QoS 1 is done
-// without an error, and nowhere else.
+// DESIGN. From the local sessions to the upstream: the lanes of a link, and the
+// one sender that serves them all, in the order that the schedule says. The
+// sender never waits for one lane: it looks at all, sends what may go, and
+// sleeps until a lane has something new (kick), a place in the window is free,
+// or the pace allows more.
 type outFlow struct {
-	link   *link
-	routes []route
+	link       *link
+	routes     []route
+	generation uint32 // of our subscriptions; 0: none
+	lanes      []*lane
 
-	budget  *budget
-	queue   chan *outItem   // never full: see newOutFlow
-	window  chan struct{}   // one element per publish that is outstanding upstream
-	pending chan outPending // never full: each element holds a place in window
-	stop    chan struct{}   // closed: send no more (drain)
-	stopped chan struct{}   // closed: send has returned
+	mu       sync.Mutex
+	schedule *schedule // guarded by mu
 
-	messages, bytes pace // the sender's
-	progress        progress
-}
-
-// outItem is one message taken from the local session.
-type outItem struct {
-	id      uint16 // of the local PUBLISH; 0: QoS 0
-	retain  bool
-	payload []byte
-	targets []target // none: to be acknowledged only
-	held    int      // bytes taken from the budget
-}
-
-// outPending is one publish under way.
-type outPending struct {
-	receipt receipt  // nil: there was nothing to send
-	last    *outItem // the item, if this is its last target
+	wake    chan struct{} // one element: look again
+	stop    chan struct{} // closed: send no more (drain)
+	stopped chan struct{} // closed: send has returned
 }
 
 var (
@@ -58,67 +33,22 @@ var (
 	errNoPuback    = errors.New("no PUBACK from the upstream within the progress timeout")
 )
 
-func newOutFlow(l *link) *outFlow {
-	n := l.opts.InflightMax
-	return &outFlow{
-		link:   l,
-		routes: compile(l.opts.Routes, Out),
-		budget: newBudget(n, l.opts.InflightMaxBytes, nil),
-		// Within its limits the budget lets n items in; beyond them only QoS 1,
-		// of which the session's window allows n.
-		queue:    make(chan *outItem, 2*n),
-		window:   make(chan struct{}, n),
-		pending:  make(chan outPending, n),
-		stop:     make(chan struct{}),
-		stopped:  make(chan struct{}),
-		messages: pace{perSecond: l.opts.OutMaxMessagesPerSecond},
-		bytes:    pace{perSecond: l.opts.OutMaxBytesPerSecond},
+func newOutFlow(l *link, queues []*queueState) *outFlow {
+	f := &outFlow{
+		link:       l,
+		routes:     compile(l.opts.Routes, Out),
+		generation: l.opts.generation(),
+		wake:       make(chan struct{}, 1),
+		stop:       make(chan struct{}),
+		stopped:    make(chan struct{}),
 	}
-}
-
-// take is called by the local reader for each PUBLISH.
-func (f *outFlow) take(p *mqtt.Publish) {
-	select {
-	case <-f.stop:
-		return // not acknowledged: it comes again at the next attachment
-	default:
+	var turns []Queue
+	for i, q := range queues {
+		turns = append(turns, q.Queue)
+		f.lanes = append(f.lanes, newLane(f, q, i, max(1, l.opts.InflightMaxBytes/len(queues))))
 	}
-	c := f.link.counters
-	c.received.Add(1)
-	if p.QoS > 1 {
-		f.link.fail(errLocalQoS)
-		return
-	}
-	it := &outItem{id: p.PacketID, retain: p.Retain}
-	name := string(p.Topic)
-	if it.targets = targets(nil, f.routes, name); len(it.targets) == 0 {
-		c.droppedUnrouted.Add(1)
-	} else if f.tooLarge(it.targets, len(p.Payload)) {
-		it.targets = nil
-		c.droppedTooLarge.Add(1)
-		f.link.log.warn("message too large for the upstream", zap.String("topic", name), zap.Int("payload_bytes", len(p.Payload)))
-	}
-	if len(it.targets) == 0 && it.id == 0 {
-		return
-	}
-	if len(it.targets) > 0 {
-		it.held = len(name) + len(p.Payload)
-	}
-	if !f.budget.acquire(it.held, it.id != 0) {
-		if it.id == 0 {
-			c.droppedQoS0.Add(1)
-		}
-		return
-	}
-	if len(it.targets) > 0 {
-		it.payload = append(make([]byte, 0, len(p.Payload)), p.Payload...)
-	}
-	select {
-	case f.queue <- it:
-	default:
-		f.budget.release(it.held)
-		f.link.fail(errLocalWindow)
-	}
+	f.schedule = newSchedule(l.opts.InflightMax, turns, l.opts)
+	return f
 }
 
 // tooLarge also watches the size that MQTT can express, which a longer name
@@ -141,128 +71,115 @@ func (f *outFlow) send() {
 	defer close(f.stopped)
 	for {
 		select {
-		case it := <-f.queue:
-			if !f.sendItem(it) {
-				return
-			}
 		case <-f.stop:
 			return
 		case <-f.link.done:
 			return
+		default:
 		}
-	}
-}
-
-// sendItem reports false if the sender is to end. What was not sent to every
-// target is then not acknowledged.
-func (f *outFlow) sendItem(it *outItem) bool {
-	if len(it.targets) == 0 {
-		if !f.enterWindow() {
-			return false
-		}
-		f.pending <- outPending{last: it}
-		return true
-	}
-	for i, t := range it.targets {
-		if !f.wait(len(t.topic)+len(it.payload)) || !f.enterWindow() {
-			return false
-		}
-		qos := t.qos
-		if it.id == 0 {
-			qos = 0
-		}
-		if !f.link.up.open() {
-			if it.id == 0 {
-				f.link.counters.droppedQoS0.Add(1)
-			}
-			f.link.fail(f.link.up.reason())
-			return false
-		}
-		f.link.counters.sent.Add(1)
-		r := f.link.up.publish(t.topic, qos, it.retain, it.payload)
-		var last *outItem
-		if i == len(it.targets)-1 {
-			last = it
-		}
-		f.pending <- outPending{receipt: r, last: last}
-	}
-	return true
-}
-
-// enterWindow waits until one more publish may be outstanding.
-func (f *outFlow) enterWindow() bool {
-	select {
-	case f.window <- struct{}{}:
-		f.progress.begin(f.link.age())
-		return true
-	case <-f.stop:
-	case <-f.link.done:
-	}
-	return false
-}
-
-// wait keeps the pace.
-func (f *outFlow) wait(bytes int) bool {
-	now := f.link.age()
-	d := max(f.messages.next(now, 1), f.bytes.next(now, bytes))
-	if d <= 0 {
-		return true
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-f.stop:
-	case <-f.link.done:
-	}
-	return false
-}
-
-// settle is the settler.
-func (f *outFlow) settle() {
-	for {
-		select {
-		case p := <-f.pending:
-			if !f.settleOne(p) {
+		l, wait := f.next()
+		if l != nil {
+			if !l.send() {
 				return
 			}
-		case <-f.link.done:
+			continue
+		}
+		if !f.sleep(wait) {
 			return
 		}
 	}
 }
 
-func (f *outFlow) settleOne(p outPending) bool {
-	if p.receipt != nil {
-		select {
-		case <-p.receipt.Done():
-		case <-f.link.done:
-			return false
-		}
-		if err := p.receipt.Error(); err != nil {
-			f.link.fail(err)
-			return false
-		}
-		f.link.counters.acked.Add(1)
+// next returns the lane that sends next, booked; or how long to wait, 0 for as
+// long as nothing changes.
+func (f *outFlow) next() (*lane, time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, l := range f.lanes {
+		waiting, backlog := l.offers()
+		f.schedule.offer(i, waiting, backlog)
 	}
-	<-f.window
-	f.progress.end(f.link.age())
-	if p.last != nil {
-		f.budget.release(p.last.held)
-		if p.last.id != 0 {
-			f.link.local.puback(p.last.id)
-		}
+	now := f.link.age()
+	i, wait := f.schedule.next(now)
+	if i < 0 {
+		return nil, wait
+	}
+	f.schedule.take(i, now, f.lanes[i].size())
+	return f.lanes[i], 0
+}
+
+// sleep reports false if the sender is to end.
+func (f *outFlow) sleep(d time.Duration) bool {
+	var due <-chan time.Time
+	if d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		due = timer.C
+	}
+	select {
+	case <-f.wake:
+	case <-due:
+	case <-f.stop:
+		return false
+	case <-f.link.done:
+		return false
 	}
 	return true
+}
+
+// kick makes the sender look again.
+func (f *outFlow) kick() {
+	select {
+	case f.wake <- struct{}{}:
+	default: // it will anyway
+	}
+}
+
+// free gives a place in the window back.
+func (f *outFlow) free() {
+	f.mu.Lock()
+	f.schedule.free()
+	f.mu.Unlock()
+	f.kick()
+}
+
+// step notes that something moved towards the upstream.
+func (f *outFlow) step(now time.Duration) {
+	for _, l := range f.lanes {
+		l.progress.step(now)
+	}
+}
+
+// stuck tells whether a lane waits in vain.
+func (f *outFlow) stuck(now, timeout time.Duration) bool {
+	for _, l := range f.lanes {
+		if l.progress.stuck(now, timeout) {
+			return true
+		}
+	}
+	return false
+}
+
+// held is what all lanes hold.
+func (f *outFlow) held() (items, bytes int) {
+	for _, l := range f.lanes {
+		i, b := l.budget.held()
+		items, bytes = items+i, bytes+b
+	}
+	return items, bytes
 }
 
 // idle tells, after stop was closed, whether nothing is outstanding any more.
 func (f *outFlow) idle() bool {
 	select {
 	case <-f.stopped:
-		return f.progress.outstanding.Load() == 0
 	default:
 		return false
 	}
+	for _, l := range f.lanes {
+		if l.progress.outstanding.Load() > 0 {
+			return false
+		}
+	}
+	return true
 }

@@ -148,17 +148,17 @@ func TestLocalBrokerMisbehaves(t *testing.T) {
 			up.neverAck = true
 			o := testOptions(nil, up.addr(), outAll)
 			o.InflightMax = 4
-			l := newLink(&o, new(counters), &logger{Logger: zap.NewNop()}, new(sync.WaitGroup))
+			l := newLink(&o, newQueueStates(&o), new(counters), &logger{Logger: zap.NewNop()}, new(sync.WaitGroup))
 			o.DialLocal = brokenLocal(t, c.say)
 			_, err := l.open(t.Context())
 			if c.want == "" {
 				// The budget keeps the reader from reading on: backpressure,
 				// no failure, and memory for four.
 				eventually(t, "the window is full", func() bool { return up.count() == 4 })
-				if items, _ := l.out.budget.held(); items > 4 {
+				if items, _ := l.out.held(); items > 4 {
 					t.Errorf("%d messages held", items)
 				}
-				l.out.budget.lift(true) // as if the in direction waited
+				l.out.lanes[0].budget.lift(true) // as if the in direction waited
 				c.want = errLocalWindow.Error()
 			}
 			if err == nil {

@@ -91,13 +91,17 @@ func TestBudgetPanicsOnTooMuchReleased(t *testing.T) {
 func TestPace(t *testing.T) {
 	p := pace{perSecond: 10}
 	now := time.Duration(0)
+	send := func() (waited time.Duration) {
+		waited = p.wait(now)
+		now += waited
+		p.book(now, 1)
+		return waited
+	}
 	// A burst of one second's worth, then one every 100 ms.
 	for i := range 40 {
-		wait := p.next(now, 1)
-		if i <= 10 && wait != 0 {
+		if wait := send(); i <= 10 && wait != 0 {
 			t.Fatalf("message %d waits %v", i, wait)
 		}
-		now += wait
 	}
 	if want := 29 * 100 * time.Millisecond; now != want {
 		t.Errorf("40 messages took %v, want %v", now, want)
@@ -105,13 +109,14 @@ func TestPace(t *testing.T) {
 	now += time.Hour // an idle hour is worth one second, not one hour
 	start := now
 	for range 40 {
-		now += p.next(now, 1)
+		send()
 	}
 	if want := 29 * 100 * time.Millisecond; now-start != want {
 		t.Errorf("40 messages after an idle hour took %v, want %v", now-start, want)
 	}
-	if w := (&pace{}).next(0, 1<<30); w != 0 {
-		t.Errorf("no limit waits %v", w)
+	var free pace
+	if free.book(0, 1<<30); free.wait(0) != 0 {
+		t.Error("no limit makes us wait")
 	}
 }
 

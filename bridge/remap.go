@@ -15,15 +15,20 @@ import (
 
 // route is one Route, seen from the side its messages come from.
 type route struct {
-	filter   string // complete, with the prefix
-	from, to string // prefixes
+	filter   string   // complete, with the prefix
+	exclude  []string // likewise
+	from, to string   // prefixes
 	qos      uint8
+	queue    string // whose session brings its messages
+	index    int    // in Options.Routes
 }
 
 // target is where a message goes.
 type target struct {
 	topic string
-	qos   uint8 // at most
+	qos   uint8  // at most
+	queue string // of the route
+	route int    // in Options.Routes
 }
 
 // source returns the complete filter on the side the messages come from.
@@ -42,6 +47,19 @@ func (r *Route) target() string {
 	return r.RemotePrefix + r.Filter
 }
 
+// excluded returns the complete filters of Exclude.
+func (r *Route) excluded() []string {
+	prefix := r.LocalPrefix
+	if r.Direction == In {
+		prefix = r.RemotePrefix
+	}
+	var all []string
+	for _, x := range r.Exclude {
+		all = append(all, prefix+x)
+	}
+	return all
+}
+
 // compile returns the routes of one direction, in their order.
 func compile(routes []Route, d Direction) []route {
 	var out []route
@@ -50,7 +68,7 @@ func compile(routes []Route, d Direction) []route {
 		if r.Direction != d {
 			continue
 		}
-		c := route{filter: r.source(), from: r.LocalPrefix, to: r.RemotePrefix, qos: r.QoS}
+		c := route{filter: r.source(), exclude: r.excluded(), from: r.LocalPrefix, to: r.RemotePrefix, qos: r.QoS, queue: r.Queue, index: i}
 		if d == In {
 			c.from, c.to = c.to, c.from
 		}
@@ -64,14 +82,14 @@ func compile(routes []Route, d Direction) []route {
 func targets(dst []target, routes []route, name string) []target {
 	for i := range routes {
 		r := &routes[i]
-		if !matches(r.filter, name) {
+		if !matches(r.filter, name) || slices.ContainsFunc(r.exclude, func(x string) bool { return matches(x, name) }) {
 			continue
 		}
 		renamed, ok := r.rename(name)
 		if !ok || slices.ContainsFunc(dst, func(t target) bool { return t.topic == renamed }) {
 			continue
 		}
-		dst = append(dst, target{topic: renamed, qos: r.qos})
+		dst = append(dst, target{topic: renamed, qos: r.qos, queue: r.queue, route: r.index})
 	}
 	return dst
 }
@@ -173,7 +191,8 @@ func covers(a, b string) bool {
 	return len(al) == len(bl)
 }
 
-// localSubscriptions are those of the out routes.
-func localSubscriptions(routes []Route) []subscription {
-	return subscriptions(compile(routes, Out))
+// localSubscriptions are those of the out routes of a queue.
+func localSubscriptions(routes []Route, queue string) []subscription {
+	own := compile(routes, Out)
+	return subscriptions(slices.DeleteFunc(own, func(r route) bool { return r.queue != queue }))
 }

@@ -67,6 +67,41 @@ func TestTargets(t *testing.T) {
 	}
 }
 
+func TestExcludedTopicsDoNotGo(t *testing.T) {
+	out := Route{Direction: Out, Filter: "#", LocalPrefix: "l/", RemotePrefix: "r/", QoS: 1, Exclude: []string{"debug/#", "+/raw"}}
+	in := out
+	in.Direction = In
+	other := Route{Direction: Out, Filter: "debug/keep", LocalPrefix: "l/", RemotePrefix: "s/", QoS: 1}
+	for _, c := range []struct {
+		dir        Direction
+		name, want string
+	}{
+		{Out, "l/a", "r/a"},
+		{Out, "l/debug/a/b", ""},
+		{Out, "l/debug", ""}, // the parent level (MQTT5 4.7.1.2)
+		{Out, "l/debugger", "r/debugger"},
+		{Out, "l/x/raw", ""},
+		{Out, "l/x/y/raw", "r/x/y/raw"},
+		{Out, "l/debug/keep", "s/debug/keep"}, // what one route excludes another may carry
+		{In, "r/a", "l/a"},
+		{In, "r/debug/a", ""}, // with the prefix of the side it comes from
+	} {
+		got := ""
+		for _, g := range targets(nil, compile([]Route{out, in, other}, c.dir), c.name) {
+			got += g.topic
+		}
+		if got != c.want {
+			t.Errorf("%v %q goes to %q, want %q", c.dir, c.name, got, c.want)
+		}
+	}
+	for _, x := range []string{"a/#/b", "a+"} {
+		out.Exclude = []string{x}
+		if out.validate() == nil {
+			t.Errorf("exclude %q is accepted", x)
+		}
+	}
+}
+
 func TestNamesTooLongForTheOtherSideGoNowhere(t *testing.T) {
 	rs := compile(parseRoutes("out # - prefix/ 1"), Out)
 	if got := targets(nil, rs, strings.Repeat("x", 65535-7)); len(got) != 1 {
@@ -107,7 +142,7 @@ func TestSubscriptions(t *testing.T) {
 		{"in a - - 1", ""},
 	} {
 		var got []string
-		for _, s := range localSubscriptions(parseRoutes(c.routes)) {
+		for _, s := range localSubscriptions(parseRoutes(c.routes), "") {
 			got = append(got, fmt.Sprintf("%s:%d", s.filter, s.qos))
 		}
 		if s := strings.Join(got, " "); s != c.want {

@@ -14,12 +14,14 @@ const (
 	StateConnecting = "connecting" // dialling the upstream, attaching locally, subscribing
 	StateUp         = "up"         // both sides connected
 	StateDegraded   = "degraded"   // as up, but the upstream refused a subscription of an in route: see Status.RefusedFilters
+	StateIdle       = "idle"       // no link is wanted: nothing is queued (StartLazy), it was lost (StartOnce), or it is not the time (Options.Active)
 	StateDown       = "down"       // waiting to dial again; messages queue in the local session
 	StateStopped    = "stopped"    // Close was called
 )
 
 // Status is a snapshot of a Bridge. Counters count since New and survive
-// reconnects. How much is queued is known to the local session, not to us.
+// reconnects. How much is queued is known to the local sessions, not to us: it
+// is there if Options.Backlog is, and some seconds old.
 type Status struct {
 	Name      string
 	State     string    // one of the State constants
@@ -46,6 +48,44 @@ type Status struct {
 
 	InflightOut, InflightOutBytes int // taken locally, not acknowledged yet
 	InflightIn, InflightInBytes   int // taken from the upstream, not acknowledged yet
+
+	Queues []QueueStatus // the one without a name first
+	Routes []RouteStatus // as in Options
+}
+
+// RouteStatus counts what went by one route: acknowledged on the other side, or
+// written if QoS 0.
+type RouteStatus struct {
+	Direction Direction
+	Filter    string // complete, on the side the messages come from
+	Messages  int64
+	Bytes     int64 // of payloads
+}
+
+// QueueStatus is a snapshot of one queue.
+type QueueStatus struct {
+	Name       string
+	Session    string // client id at the local broker
+	Gone       bool   // not configured any more: it is being emptied
+	Backlogged bool   // more waits than the window takes
+
+	Received, Sent, Acked int64 // as in Status
+
+	Known     bool          // whether what follows is known
+	Messages  int64         // queued or under way
+	Bytes     int64         // of those
+	Oldest    time.Duration // how long the oldest of them is there; since Start at most
+	PerSecond float64       // messages leaving, lately
+	ETA       time.Duration // until it is empty if all goes on as it does; negative: it does not become shorter
+}
+
+// Backlog is what all queues hold together, and the age of the oldest message.
+func (s *Status) Backlog() (b Backlog, oldest time.Duration) {
+	for i := range s.Queues {
+		q := &s.Queues[i]
+		b.Messages, b.Bytes, oldest = b.Messages+q.Messages, b.Bytes+q.Bytes, max(oldest, q.Oldest)
+	}
+	return b, oldest
 }
 
 // Dropped is the sum of all drops.
@@ -55,18 +95,33 @@ func (s *Status) Dropped() int64 {
 
 // counters are the parts of Status that the data path writes.
 type counters struct {
+	routes                          []routeCounters // as Options.Routes
 	links, received, sent, acked    atomic.Int64
 	remoteReceived, localAcked      atomic.Int64
 	droppedQoS0, droppedTooLarge    atomic.Int64
 	droppedUnrouted, droppedRefused atomic.Int64
 }
 
+type routeCounters struct {
+	messages, bytes atomic.Int64
+}
+
+// by counts a message that went by a route.
+func (c *counters) by(route, bytes int) {
+	c.routes[route].messages.Add(1)
+	c.routes[route].bytes.Add(int64(bytes))
+}
+
 // status is what a Bridge knows about itself; all methods may be called from
 // any goroutine.
 type status struct {
 	counters
+	born    time.Time     // for the gauges
+	changed chan struct{} // one element: there is a new state
 	mu      sync.Mutex
 	name    string
+	queues  []*queueState
+	filters []Route // of the counters
 	state   string
 	since   time.Time
 	lastErr string
@@ -82,6 +137,10 @@ func (s *status) enter(state string) {
 		return
 	}
 	s.state, s.since = state, time.Now()
+	select {
+	case s.changed <- struct{}{}:
+	default: // nobody has looked since the last one
+	}
 	if state != StateDegraded {
 		s.refused = nil
 	}
@@ -117,8 +176,14 @@ func (s *status) snapshot() Status {
 		DroppedUnrouted: s.droppedUnrouted.Load(), DroppedRefused: s.droppedRefused.Load(),
 	}
 	st.Reconnects = max(st.Links-1, 0)
+	for i := range s.routes {
+		st.Routes = append(st.Routes, RouteStatus{s.filters[i].Direction, s.filters[i].source(), s.counters.routes[i].messages.Load(), s.counters.routes[i].bytes.Load()})
+	}
+	for _, q := range living(s.queues) {
+		st.Queues = append(st.Queues, q.snapshot(time.Since(s.born)))
+	}
 	if s.link != nil {
-		st.InflightOut, st.InflightOutBytes = s.link.out.budget.held()
+		st.InflightOut, st.InflightOutBytes = s.link.out.held()
 		st.InflightIn, st.InflightInBytes = s.link.in.budget.held()
 	}
 	return st

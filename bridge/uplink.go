@@ -23,14 +23,19 @@ import (
 //
 //   - the client is dialled once and never reconnects: AutoReconnect and
 //     ConnectRetry off;
-//   - CleanSession on: when the connection is lost, paho completes every
-//     pending token with an error, and the upstream has no memory from which a
-//     PUBACK for an earlier connection's id could come;
-//   - the store is new, empty and in memory: nothing is resumed;
+//   - the client is new for each connection, and so is its store, which is in
+//     memory: nothing is resumed, and no id of an earlier connection is in use.
+//     What a PUBACK acknowledges is what this connection has sent, as a server
+//     sends it on the connection of the PUBLISH only (MQTT3 4.3.2);
 //   - the guard lets no acknowledgement through but the one that is due.
 //
 // A token may also never complete (Publish at the moment the connection is
-// lost). Whoever waits for one waits for the end of the link as well.
+// lost, or any pending one of a session that is not clean). Whoever waits for one
+// waits for the end of the link as well.
+//
+// A session that is not clean is for what comes down: the upstream keeps it while
+// we are away, and sends again what we have not acknowledged, which is what is
+// not durable here. It keeps nothing of what we send with QoS 1.
 type uplink struct {
 	client paho.Client
 	guard  *guard
@@ -119,7 +124,10 @@ func (u *uplink) pahoOptions(o *Options, onMessage func(inMessage), onLost func(
 	if o.BridgeBit {
 		po.SetProtocolVersion(0x84)
 	}
-	po.SetCleanSession(true)
+	if o.Notifications {
+		po.SetBinaryWill(o.ConnectionTopic(), []byte(notifyDown), 1, true)
+	}
+	po.SetCleanSession(o.CleanSession)
 	po.SetAutoReconnect(false)
 	po.SetConnectRetry(false)
 	po.SetResumeSubs(false)
@@ -140,9 +148,9 @@ func (u *uplink) pahoOptions(o *Options, onMessage func(inMessage), onLost func(
 // mustBeHonest panics unless a token without an error means a PUBACK.
 func mustBeHonest(c paho.Client) {
 	r := c.OptionsReader()
-	if r.AutoReconnect() || r.ConnectRetry() || !r.CleanSession() || r.ResumeSubs() {
-		panic(fmt.Sprintf("BUG: paho client whose tokens prove nothing: auto reconnect %t, connect retry %t, clean session %t, resume subs %t",
-			r.AutoReconnect(), r.ConnectRetry(), r.CleanSession(), r.ResumeSubs()))
+	if r.AutoReconnect() || r.ConnectRetry() || r.ResumeSubs() {
+		panic(fmt.Sprintf("BUG: paho client whose tokens prove nothing: auto reconnect %t, connect retry %t, resume subs %t",
+			r.AutoReconnect(), r.ConnectRetry(), r.ResumeSubs()))
 	}
 }
 

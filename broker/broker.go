@@ -30,6 +30,11 @@ type Options struct {
 	Listeners []front.Listener
 	// Limits bounds what clients may do.
 	Limits session.Limits
+	// Classes are sessions whose queues have limits of their own.
+	Classes []worker.QueueClass
+	// Priority are filters of topics whose messages overtake others on their way
+	// to each client. They must be valid, and none of a shared subscription.
+	Priority []string
 	// ConnectionsMax is the most connections there are at once; more are closed
 	// right after accept. At least 1.
 	ConnectionsMax int
@@ -104,7 +109,7 @@ func (b *Broker) start() (err error) {
 	}
 	b.pool = front.NewPool(b.opt.Pool)
 	b.group = worker.NewGroup(worker.Options{
-		Limits: b.opt.Limits, ConnectionsMax: b.opt.ConnectionsMax, ConnectTimeout: b.opt.ConnectTimeout,
+		Limits: b.opt.Limits, Classes: b.opt.Classes, Priority: b.opt.Priority, ConnectionsMax: b.opt.ConnectionsMax, ConnectTimeout: b.opt.ConnectTimeout,
 		ConnectBytesMax: b.opt.ConnectBytesMax, OutputBytesMax: b.opt.OutputBytesMax,
 		Logger: b.log, Now: mono.Now(), Random: random, Wall: time.Now,
 		Offload: b.pool.Do, Guard: auth.NewGuard(b.opt.Guard),

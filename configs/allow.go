@@ -36,8 +36,11 @@ func walk(v reflect.Value, path string, visit func(v reflect.Value, field reflec
 	}
 }
 
-// allows says whether a value obeys an allow tag.
+// allows says whether a value, or what it points to, obeys an allow tag.
 func allows(tag string, v reflect.Value) bool {
+	if v.Kind() == reflect.Pointer { // nil: the value comes from elsewhere
+		return v.IsNil() || allows(tag, v.Elem())
+	}
 	if v.Kind() == reflect.String {
 		for choice := range strings.SplitSeq(tag, "|") {
 			if v.String() == choice {
@@ -62,6 +65,10 @@ func bound(s string, t reflect.Type) (n int64) {
 	case reflect.TypeFor[Bytes]():
 		var size Bytes
 		size, err = ParseBytes(s)
+		n = int64(size)
+	case reflect.TypeFor[PerDay]():
+		var size Bytes
+		size, err = ParseBytes(strings.TrimSuffix(s, perDay))
 		n = int64(size)
 	case reflect.TypeFor[Duration]():
 		var span Duration

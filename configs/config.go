@@ -5,7 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"time"
+	"reflect"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +24,7 @@ type Config struct {
 	Auth      Auth       `toml:"auth"`
 	MQTT      MQTT       `toml:"mqtt"`
 	Limits    Limits     `toml:"limits"`
+	Queue     Queue      `toml:"queue"`
 	Store     Store      `toml:"store"`
 	Bridges   []Bridge   `toml:"bridge"`
 
@@ -65,74 +66,9 @@ type Limits struct {
 	MessagesPerSecondMax           int      `toml:"messages_per_second_max" allow:"0..1000000"`   // from one client; 0: no limit
 	BytesPerSecondMax              Bytes    `toml:"bytes_per_second_max" allow:"0 or 1KiB..1GiB"` // from one client; 0: no limit
 	OutputBytesMax                 Bytes    `toml:"output_bytes_max" allow:"4KiB..1GiB"`
-	QueueMessagesMax               int      `toml:"queue_messages_max" allow:"1..100000000"`
-	QueueBytesMax                  Bytes    `toml:"queue_bytes_max" allow:"64KiB..1GiB"`
 	RetainedMessagesMax            int      `toml:"retained_messages_max" allow:"0..10000000"`
 	RetainedBytesMax               Bytes    `toml:"retained_bytes_max" allow:"0 or 1KiB..1GiB"`
 }
-
-// Store is where sessions, queues and retained messages are kept.
-type Store struct {
-	Kind           string   `toml:"kind" allow:"bolt|memory"`
-	CommitInterval Duration `toml:"commit_interval" allow:"0 or 1ms..10s"` // 0: as soon as the last commit is done
-	MaxBytes       Bytes    `toml:"max_bytes" allow:"0 or 1MiB..1TiB"`     // 0: no limit
-}
-
-// Bridge is a connection to an upstream broker. TLS files belong to tls://
-// addresses only.
-type Bridge struct {
-	Name                 string   `toml:"name"`
-	Address              string   `toml:"address"`   // tcp://host[:1883] or tls://host[:8883]
-	ClientID             string   `toml:"client_id"` // "": see ClientIDOn
-	Username             string   `toml:"username"`
-	Password             string   `toml:"password" secret:"true"`
-	PasswordFile         string   `toml:"password_file"`
-	PasswordEnv          string   `toml:"password_env" secret:"true"`
-	CAFile               string   `toml:"ca_file"`
-	CertFile             string   `toml:"cert_file"`
-	KeyFile              string   `toml:"key_file"`
-	ServerName           string   `toml:"server_name"`
-	ALPN                 []string `toml:"alpn"`
-	InsecureSkipVerify   bool     `toml:"insecure_skip_verify"`
-	BridgeBit            bool     `toml:"bridge_bit"`
-	Keepalive            Duration `toml:"keepalive" allow:"1s..65535s"` // whole seconds
-	ConnectTimeout       Duration `toml:"connect_timeout" allow:"1s..10m"`
-	ReconnectMin         Duration `toml:"reconnect_min" allow:"10ms..1h"`
-	ReconnectMax         Duration `toml:"reconnect_max" allow:"10ms..24h"`
-	InflightMax          int      `toml:"inflight_max" allow:"1..65535"`
-	InflightBytesMax     Bytes    `toml:"inflight_bytes_max" allow:"1KiB..1GiB"`
-	PacketBytesMax       Bytes    `toml:"packet_bytes_max" allow:"128B..256MiB"`
-	PayloadBytesMax      Bytes    `toml:"payload_bytes_max" allow:"0..256MiB"`          // 0: no limit
-	MessagesPerSecondMax int      `toml:"messages_per_second_max" allow:"0..1000000"`   // 0: no limit
-	BytesPerSecondMax    Bytes    `toml:"bytes_per_second_max" allow:"0 or 128B..1GiB"` // 0: no limit
-	Routes               []Route  `toml:"route"`
-}
-
-// Route selects what a bridge carries, and renames it.
-type Route struct {
-	Direction    string `toml:"direction" allow:"out|in"`
-	Filter       string `toml:"filter"`
-	LocalPrefix  string `toml:"local_prefix"`
-	RemotePrefix string `toml:"remote_prefix"`
-	QoS          int    `toml:"qos" allow:"0..1"`
-}
-
-// setDefaults fills in a [[bridge]] before its keys are laid over it. sluice.toml
-// shows the same values in its commented example, and a test compares them.
-func (b *Bridge) setDefaults() {
-	*b = Bridge{
-		Keepalive:        Duration(60 * time.Second),
-		ConnectTimeout:   Duration(30 * time.Second),
-		ReconnectMin:     Duration(1 * time.Second),
-		ReconnectMax:     Duration(60 * time.Second),
-		InflightMax:      100,
-		InflightBytesMax: 4 << 20,
-		PacketBytesMax:   1 << 20,
-	}
-}
-
-// setDefaults fills in a [[bridge.route]].
-func (r *Route) setDefaults() { *r = Route{QoS: 1} }
 
 //go:embed sluice.toml
 var defaultFile string
@@ -173,12 +109,15 @@ func (c *Config) DataPath() (string, error) {
 	return filepath.Join(home, ".local", "state", "sluice"), nil
 }
 
-// ClientIDOn returns the client id towards the upstream on the machine of that
-// host name: client_id, or else sluice-<name>-<hostname>. Two gateways with one
-// host name would get one client id and disconnect each other without end.
-func (b *Bridge) ClientIDOn(hostname string) string {
-	if b.ClientID != "" {
-		return b.ClientID
+// Differences returns the keys at the top level, bridge excepted, of which two
+// configurations have different values.
+func (c *Config) Differences(o *Config) (keys []string) {
+	a, b := reflect.ValueOf(c).Elem(), reflect.ValueOf(o).Elem()
+	for i := range a.NumField() {
+		key := a.Type().Field(i).Tag.Get("toml")
+		if key != "" && key != "bridge" && !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
+			keys = append(keys, key)
+		}
 	}
-	return "sluice-" + b.Name + "-" + hostname
+	return keys
 }

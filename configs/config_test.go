@@ -36,10 +36,11 @@ func TestDefaults(t *testing.T) {
 		Limits: Limits{
 			PacketBytesMax: 1 << 20, ConnectBytesMax: 16 << 10, TopicBytesMax: 4096, TopicLevelsMax: 128, ClientIDBytesMax: 256,
 			ConnectTimeout: Duration(10 * time.Second), InflightMax: 1000, ReceiveMax: 1000, SubscriptionsMax: 1000,
-			TopicAliasMax: 32, TopicAliasOutMax: 16, HandshakesMax: 64, OutputBytesMax: 1 << 20, QueueMessagesMax: 100_000, QueueBytesMax: 64 << 20,
+			TopicAliasMax: 32, TopicAliasOutMax: 16, HandshakesMax: 64, OutputBytesMax: 1 << 20,
 			RetainedMessagesMax: 100_000, RetainedBytesMax: 64 << 20,
 		},
-		Store: Store{Kind: "bolt", CommitInterval: Duration(50 * time.Millisecond), MaxBytes: 1 << 30},
+		Queue: Queue{MessagesMax: 100_000, BytesMax: 64 << 20, Policy: "reject", QoS0: "off", MQTT5Full: "refuse", Priority: []string{}},
+		Store: Store{Kind: "bolt", Preset: "balanced", MaxBytes: 1 << 30},
 	}
 	if got := Default(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -51,7 +52,7 @@ func TestDefaults(t *testing.T) {
 
 // uncommented turns every line that comments out a key or a table into one that counts.
 func uncommented(text string) string {
-	return regexp.MustCompile(`(?m)^# (\[|[a-z_]+ *=)`).ReplaceAllString(text, "$1")
+	return regexp.MustCompile(`(?m)^# (\[|[a-z0-9_]+ *=)`).ReplaceAllString(text, "$1")
 }
 
 // Every key of every struct stands in sluice.toml, and the examples of TLS and of a
@@ -79,9 +80,13 @@ func TestDefaultFileIsComplete(t *testing.T) {
 	var r Route
 	b.setDefaults()
 	r.setDefaults()
-	b.Name, b.Address, b.ALPN = "cloud", "tls://mqtt.example:8883", []string{}
-	r.Direction, r.Filter = "out", "sensors/#"
-	b.Routes = []Route{r}
+	b.Name, b.Address, b.ALPN, b.Active = "cloud", "tls://mqtt.example:8883", []string{}, []string{}
+	r.Direction, r.Filter, r.Exclude = "out", "sensors/#", []string{}
+	var q BridgeQueue
+	q.setDefaults()
+	limits := Default().Queue
+	q.Name, q.MessagesMax, q.BytesMax, q.AgeMax, q.Policy = "alarms", &limits.MessagesMax, &limits.BytesMax, &limits.AgeMax, &limits.Policy
+	b.Queues, b.Routes = []BridgeQueue{q}, []Route{r}
 	if !reflect.DeepEqual(c.Bridges, []Bridge{b}) {
 		t.Errorf("the example shows  %+v\nthe defaults are    %+v", c.Bridges, []Bridge{b})
 	}
@@ -107,7 +112,7 @@ func TestExamples(t *testing.T) {
 	}
 	b := c.Bridges[0]
 	if b.Address != "tcp://127.0.0.1:1884" || !b.BridgeBit || b.Keepalive != Duration(time.Minute) || len(b.Routes) != 2 ||
-		b.Routes[1] != (Route{Direction: "in", Filter: "commands/#", RemotePrefix: "plant7/", QoS: 1}) {
+		!reflect.DeepEqual(b.Routes[1], Route{Direction: "in", Filter: "commands/#", RemotePrefix: "plant7/", QoS: 1}) {
 		t.Errorf("the mosquitto example is read as %+v", b)
 	}
 }

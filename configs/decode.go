@@ -142,6 +142,13 @@ func setScalar(v reflect.Value, x any) bool {
 		}
 		*target = size
 		return true
+	case *PerDay:
+		size, err := ParsePerDay(fmt.Sprint(x))
+		if err != nil {
+			return false
+		}
+		*target = size
+		return true
 	case *Duration:
 		span, err := ParseDuration(fmt.Sprint(x))
 		if _, text := x.(string); err != nil || !text && x != int64(0) {
@@ -177,6 +184,8 @@ func wanted(t reflect.Type, path string) string {
 	switch t {
 	case reflect.TypeFor[Bytes]():
 		return `a size such as "64KiB" or 65536`
+	case reflect.TypeFor[PerDay]():
+		return `a size per day such as "2GiB/day", or 0`
 	case reflect.TypeFor[Duration]():
 		return `a duration such as "1m30s" or "7d"`
 	}

@@ -11,7 +11,7 @@ import (
 
 var (
 	docHeading = regexp.MustCompile("^##+ `\\[+([a-z.]+)\\]+`$")
-	docRow     = regexp.MustCompile("^\\| `([a-z_]+)` \\| ([^|]*) \\| ([^|]*) \\| ([^|]+) \\|$")
+	docRow     = regexp.MustCompile("^\\| `([a-z0-9_]+)` \\| ([^|]*) \\| ([^|]*) \\| ([^|]+) \\|$")
 )
 
 // Every key is documented once, with the default and the range that the code has.
@@ -38,8 +38,11 @@ func TestDocumentation(t *testing.T) {
 	c := Default()
 	c.Bridges = make([]Bridge, 1)
 	c.Bridges[0].setDefaults()
+	c.Bridges[0].Queues = make([]BridgeQueue, 1)
+	c.Bridges[0].Queues[0].setDefaults()
 	c.Bridges[0].Routes = make([]Route, 1)
 	c.Bridges[0].Routes[0].setDefaults()
+	c.Queue.Classes = make([]QueueClass, 1)
 	walk(reflect.ValueOf(c).Elem(), "", func(v reflect.Value, f reflect.StructField, path string) {
 		if f.Type.Kind() == reflect.Struct || f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct {
 			return

@@ -31,7 +31,7 @@ func TestProblems(t *testing.T) {
 		{"syntax", "\n[log\nlevel = 1", []string{`f.toml:2: found no TOML: `}},
 		{"duplicate key", "workers = 1\nworkers = 2", []string{`f.toml:2: workers: found no TOML: `}},
 		{"unknown key", "\n[limits]\npacket_byte_max = 1", []string{`f.toml:3: limits.packet_byte_max: found an unknown key, allowed bytes_per_second_max, client_id_bytes_max,`}},
-		{"unknown table", "[limit]\nx = 1", []string{`f.toml:1: limit: found an unknown key, allowed auth, bridge, data_dir, limits, listener, log, mqtt, store, workers (did you mean limits?)`}},
+		{"unknown table", "[limit]\nx = 1", []string{`f.toml:1: limit: found an unknown key, allowed auth, bridge, data_dir, limits, listener, log, mqtt, queue, store, workers (did you mean limits?)`}},
 		{"unknown key, quoted", `"a b" = 1`, []string{`f.toml: "a b": found an unknown key, `}},
 		{"wrong types", "workers = \"two\"\ndata_dir = 5\n[log]\nlevel = true\n[limits]\npacket_bytes_max = \"1Mb\"\nconnect_timeout = 10\n[[listener]]\naddress = \"[::1]:1\"\nallow_anonymous = \"yes\"", []string{
 			`f.toml:1: workers: found "two", allowed a whole number`,
@@ -56,11 +56,20 @@ func TestProblems(t *testing.T) {
 			`f.toml:8: store.max_bytes: found "1KiB", allowed 0 or 1MiB to 1TiB`,
 		}},
 		{"at the ends of a range", "[limits]\npacket_bytes_max = \"1KiB\"\nconnect_bytes_max = \"1KiB\"\nkeepalive_max = \"0\"\nsession_expiry_max = \"36500d\"", nil},
-		{"limits against each other", "[limits]\nconnect_bytes_max = \"4KiB\"\npacket_bytes_max = \"2KiB\"\nqueue_bytes_max = \"64KiB\"\nkeepalive_max = \"1500ms\"", []string{
+		{"limits against each other", "[limits]\nconnect_bytes_max = \"4KiB\"\npacket_bytes_max = \"2KiB\"\nkeepalive_max = \"1500ms\"", []string{
 			`f.toml:2: limits.connect_bytes_max: found "4KiB", allowed at most packet_bytes_max, "2KiB"`,
-			`f.toml:5: limits.keepalive_max: found "1.5s", allowed whole seconds`}},
-		{"a queue smaller than a message", "[limits]\npacket_bytes_max = \"1MiB\"\nqueue_bytes_max = \"512KiB\"", []string{
-			`f.toml:3: limits.queue_bytes_max: found "512KiB", allowed at least packet_bytes_max`}},
+			`f.toml:4: limits.keepalive_max: found "1.5s", allowed whole seconds`}},
+		{"a queue smaller than a message", "[queue]\nbytes_max = \"512KiB\"", []string{
+			`f.toml:2: queue.bytes_max: found "512KiB", allowed at least limits.packet_bytes_max`}},
+		{"queue classes", "[queue]\nage_max = \"1500ms\"\npolicy = \"drop\"\n[[queue.class]]\nname = \"a b\"\nusers = [\"u\"]\nage_max = \"2500ms\"\n[[queue.class]]\nname = \"c\"\nbytes_max = \"64KiB\"\nmessages_max = 0\n[[queue.class]]\nname = \"c\"\nclient_ids = [\"*\"]", []string{
+			`f.toml:2: queue.age_max: found "1.5s", allowed whole seconds`, `f.toml:3: queue.policy: found "drop", allowed "reject" or "drop-oldest" or "drop-newest"`,
+			`f.toml:5: queue.class[0].name: found "a b"`, `f.toml:7: queue.class[0].age_max: found "2.5s", allowed whole seconds`,
+			`f.toml:8: queue.class[1].client_ids: found neither client_ids nor users`, `f.toml:10: queue.class[1].bytes_max: found "64KiB", allowed at least limits.packet_bytes_max`,
+			`f.toml:11: queue.class[1].messages_max: found 0, allowed 1 to 100000000`, `f.toml:13: queue.class[2].name: found "c" twice`}},
+		{"priority", "[queue]\npriority = [\"a/#\", \"a/#/b\"]\n", []string{`f.toml:2: queue.priority: found "a/#/b", allowed topic filters`}},
+		{"priority of a share group", "[queue]\npriority = [\"$share/g/a\"]\n", []string{`f.toml:2: queue.priority: found "$share/g/a", allowed topic filters`}},
+		{"too much has priority", "[queue]\npriority = [" + strings.Repeat("\"a\",", 65) + "]\n", []string{`f.toml:2: queue.priority: found 65 filters, allowed at most 64`}},
+		{"a queue class that sets nothing", "[limits]\nconnect_bytes_max = \"1KiB\"\npacket_bytes_max = \"1KiB\"\n[queue]\nbytes_max = \"1KiB\"\n[[queue.class]]\nname = \"x\"\nusers = [\"*\"]", nil},
 		{"no listener", "listener = []", []string{`f.toml:1: listener: found none, allowed at least one`}},
 		{"listener beyond loopback", "[[listener]]\naddress = \"0.0.0.0:1883\"\n[[listener]]\naddress = \"gw.lan:1\"\nallow_anonymous = false\n[[listener]]\naddress=\":1884\"", []string{
 			`f.toml:1: listener[0].allow_anonymous: found no way to log in for "0.0.0.0:1883", allowed a loopback address`,
@@ -108,8 +117,17 @@ func TestProblems(t *testing.T) {
 		{"filters with their prefixes", bridge + "[[bridge.route]]\ndirection=\"in\"\nfilter=\"#\"\nremote_prefix=\"p\"\n[[bridge.route]]\ndirection=\"out\"\nfilter=\"$share/g/x\"\n[[bridge.route]]\ndirection=\"out\"\nlocal_prefix=\"whole\"\nremote_prefix=\"other\"", []string{
 			`f.toml:6: bridge[0].route[0].filter: found "#", allowed a topic filter (on the remote side it is "p#"`,
 			`f.toml:10: bridge[0].route[1].filter: found "$share/g/x", allowed no shared subscription`}},
+		{"queues of a bridge", bridge + "[[bridge.queue]]\nname = \"a/b\"\npriority = 10\n[[bridge.queue]]\nbytes_max = \"1KiB\"\nshare = 0\n[[bridge.queue]]\nage_max = \"1500ms\"\n" + route + "queue = \"a\"\n", []string{
+			`f.toml:5: bridge[0].queue[0].name: found "a/b", allowed 1 to 64`, `f.toml:6: bridge[0].queue[0].priority: found 10, allowed 0 to 9`,
+			`f.toml:8: bridge[0].queue[1].bytes_max: found "1KiB", allowed at least limits.packet_bytes_max`, `f.toml:9: bridge[0].queue[1].share: found 0, allowed 1 to 1000`,
+			`f.toml:10: bridge[0].queue[2].name: found nothing twice`, `f.toml:11: bridge[0].queue[2].age_max: found "1.5s", allowed whole seconds`,
+			`f.toml:15: bridge[0].route[0].queue: found "a", allowed the name of a [[bridge.queue]]`}},
+		{"when a bridge is active", bridge + "active = [\"22:00-06:00\", \"24:00-01:00\", \"01:00-01:00\"]\nstart = \"manual\"\n" + route, []string{
+			`f.toml:4: bridge[0].active[1]: found "24:00-01:00", allowed two times of day`, `f.toml:4: bridge[0].active[2]: found "01:00-01:00"`,
+			`f.toml:5: bridge[0].start: found "manual", allowed "automatic" or "lazy" or "once"`}},
+		{"a queue that is used", bridge + "[[bridge.queue]]\nname = \"a\"\npolicy = \"drop-oldest\"\n" + route + "queue = \"a\"\n", nil},
 		{"unknown keys in elements", bridge + route + "dir = 1\n[[bridge]]\nname=\"c\"\naddress=\"tcp://h\"\nrout = 1\n" + route, []string{
-			`f.toml:7: bridge[0].route[0].dir: found an unknown key, allowed direction, filter, local_prefix, qos, remote_prefix`,
+			`f.toml:7: bridge[0].route[0].dir: found an unknown key, allowed direction, exclude, filter, local_prefix, qos, queue, remote_prefix`,
 			`f.toml:11: bridge[1].rout: found an unknown key`}},
 		{"elements of a string array", bridge + "alpn = [1]\n" + route, []string{`f.toml:4: bridge[0].alpn: found alpn with "tcp://h"`, `f.toml:4: bridge[0].alpn[0]: found 1, allowed a string`}},
 	}

@@ -21,6 +21,7 @@ func (c *Config) problems() Problems {
 	v := validator{decoder{at: c.at}}
 	walk(reflect.ValueOf(c).Elem(), "", func(value reflect.Value, field reflect.StructField, path string) {
 		if tag := field.Tag.Get("allow"); tag != "" && !allows(tag, value) {
+			value = reflect.Indirect(value)
 			found := fmt.Sprint(value.Interface())
 			switch {
 			case value.IsZero() && value.Kind() == reflect.String:
@@ -35,7 +36,9 @@ func (c *Config) problems() Problems {
 	v.auth(&c.Auth)
 	v.mqtt(&c.MQTT)
 	v.limits(&c.Limits)
-	v.bridges(c.Bridges, c.Limits.TopicLevelsMax)
+	v.queue(&c.Queue, c.Limits.PacketBytesMax, c.Limits.TopicLevelsMax)
+	v.store(&c.Store)
+	v.bridges(c.Bridges, c)
 	return v.decoder.problems
 }
 
@@ -53,10 +56,6 @@ func (v *validator) limits(l *Limits) {
 	if l.ConnectBytesMax > l.PacketBytesMax {
 		v.problem("limits.connect_bytes_max", quoted(l.ConnectBytesMax), "at most packet_bytes_max, "+quoted(l.PacketBytesMax), "")
 	}
-	if l.QueueBytesMax < l.PacketBytesMax {
-		v.problem("limits.queue_bytes_max", quoted(l.QueueBytesMax), "at least packet_bytes_max, "+quoted(l.PacketBytesMax),
-			"the largest message must fit into a queue")
-	}
 	for key, d := range map[string]Duration{"keepalive_max": l.KeepaliveMax, "session_expiry_max": l.SessionExpiryMax} {
 		if d.Duration()%time.Second != 0 {
 			v.problem("limits."+key, quoted(d), "whole seconds", "")
@@ -64,7 +63,7 @@ func (v *validator) limits(l *Limits) {
 	}
 }
 
-func (v *validator) bridges(bridges []Bridge, levelsMax int) {
+func (v *validator) bridges(bridges []Bridge, c *Config) {
 	first := map[string]int{}
 	for i := range bridges {
 		b, path := &bridges[i], index("bridge", i)
@@ -85,8 +84,10 @@ func (v *validator) bridges(bridges []Bridge, levelsMax int) {
 			v.problem(path+".route", "none", "at least one [[bridge.route]]", "the bridge would carry nothing")
 		}
 		for j := range b.Routes {
-			v.route(&b.Routes[j], index(path+".route", j), levelsMax)
+			v.route(&b.Routes[j], index(path+".route", j), c.Limits.TopicLevelsMax)
 		}
+		v.bridgeQueues(b, path, c.Limits.PacketBytesMax)
+		v.active(b, path)
 	}
 }
 
@@ -182,6 +183,15 @@ func (v *validator) route(r *Route, path string, levelsMax int) {
 		if err := topic.CheckFilter([]byte(filter), levelsMax); err != nil {
 			v.problem(path+".filter", quoted(r.Filter), "a topic filter", hint+": "+err.Error())
 			return
+		}
+	}
+	from := r.LocalPrefix
+	if r.Direction == "in" {
+		from = r.RemotePrefix
+	}
+	for i, x := range r.Exclude {
+		if err := topic.CheckFilter([]byte(from+x), levelsMax); err != nil {
+			v.problem(index(path+".exclude", i), quoted(x), "a topic filter", "with the prefix it is "+quoted(from+x)+": "+err.Error())
 		}
 	}
 }

@@ -70,12 +70,25 @@ type Batch struct {
 	Urgent bool // commit as soon as the committer is free: somebody waits for a session or subscription
 	tokens []Token
 	open   int32 // index+1 of the group that ops are added to, 0: none
+
+	// Refused is set by Submit: the groups that are, or will be, settled with ErrFull or
+	// ErrQueueFull, in their order.
+	Refused []Refusal
+}
+
+// Refusal is a group of which nothing is stored. Ops may be added to another batch
+// to try again; they are valid until Reset.
+type Refusal struct {
+	Token Token
+	First int // its ops are Batch.Ops[First:End]
+	End   int
+	Err   error
 }
 
 // Reset empties the batch for another turn of the same owner.
 func (b *Batch) Reset() {
 	clear(b.Ops)
-	b.Ops, b.tokens, b.open, b.Urgent = b.Ops[:0], b.tokens[:0], 0, false
+	b.Ops, b.tokens, b.open, b.Urgent, b.Refused = b.Ops[:0], b.tokens[:0], 0, false, b.Refused[:0]
 }
 
 // Begin opens a group: the ops added until End belong to it, and t is named

@@ -28,8 +28,11 @@
 // session must be ready for:
 //
 //   - Reject: a group is settled with ErrQueueFull, as with ErrFull: nothing of
-//     it is stored, all its enqueues have sequence number 0. Messages that no
-//     group waits for get sequence number 0.
+//     it is stored, all its enqueues have sequence number 0, and Batch.Refused
+//     has it as soon as Submit returns. For the rest of the batch the queue
+//     takes nothing, and neither does any other of this publisher and topic: so
+//     an owner that tries again with what was refused, in order, changes no
+//     order. Messages that no group waits for get sequence number 0.
 //   - DropNewest: an enqueue gets sequence number 0, as for a queue that is gone,
 //     and its group is settled as if it had not been there.
 //   - DropOldest and age: an enqueue gets its number, and later the message is

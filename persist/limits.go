@@ -13,7 +13,7 @@ import "errors"
 // hands: of an attached session the first Held messages stay. A message of QoS 2
 // that was ever given to the session stays in any case, for the client may
 // have received it: it would take another one that gets the same packet id,
-// 65,535 messages later, for a duplicate. After a restart the store does not
+// 16,384 messages later at the earliest, for a duplicate. After a restart the store does not
 // know which these are, and takes the first handedMax for such.
 
 // ErrQueueFull settles a group one of whose queues is full and rejects. Nothing
@@ -92,10 +92,11 @@ const handedMax = 4096
 
 // quota is what a session needs only if its queue has limits.
 type quota struct {
-	limits QueueLimits
-	drops  Drops
-	held   int    // messages at the front that the attached session may have in its hands
-	handed uint64 // messages of QoS 2 below may have been given to the client
+	limits   QueueLimits
+	drops    Drops
+	held     int    // messages at the front that the attached session may have in its hands
+	rejected uint64 // Pending.submits when it rejected last
+	handed   uint64 // messages of QoS 2 below may have been given to the client
 }
 
 // Limit sets the limits of a queue that was made known with Restore.
@@ -132,23 +133,54 @@ func (q *quota) full(s *session, size int64) bool {
 	return l.Messages > 0 && s.depth >= l.Messages || l.Bytes > 0 && s.bytes+size > l.Bytes
 }
 
-// rejects tells whether the group at the front of ops has a message for a full
-// queue that rejects.
-func (p *Pending) rejects(ops []Op, group int32) bool {
-	for i := range ops {
-		op := &ops[i]
-		if op.group != group {
-			return false
-		}
+// rejects tells whether the group whose ops begin at index first of the batch is to
+// be refused: it has a message for a full queue that rejects. A queue that has
+// rejected once, rejects until the end of the batch: nothing smaller slips past.
+func (p *Pending) rejects(b *Batch, first int) bool {
+	group := b.Ops[first].group
+	for i := first; i < len(b.Ops) && b.Ops[i].group == group; i++ {
+		op := &b.Ops[i]
 		if op.Kind != OpEnqueue || op.Entry.Msg == nil {
 			continue
 		}
-		if s := p.live[op.ID]; s != nil && s.quota != nil && s.quota.limits.Policy == Reject && s.quota.full(s, messageBytes(op.Entry.Msg)) {
+		s := p.live[op.ID]
+		if s == nil || s.quota == nil || s.quota.limits.Policy != Reject {
+			continue
+		}
+		if q := s.quota; q.rejected == p.submits || q.full(s, messageBytes(op.Entry.Msg)) {
+			q.rejected = p.submits
 			p.drop(s, Drops{Rejected: 1})
 			return true
 		}
 	}
 	return false
+}
+
+// refusedBefore gives the error with which a message of the same publisher and topic
+// as the group that begins at index first was refused in this batch, nil if none
+// was. The queues of a topic may have changed in between: the second must not
+// overtake the first in those that have room.
+func (p *Pending) refusedBefore(b *Batch, first int) error {
+	if len(p.refused) == 0 {
+		return nil
+	}
+	return p.refused[b.publication(first)]
+}
+
+// publication gives a hash of the publisher and the topic of the group that begins at
+// index first.
+func (b *Batch) publication(first int) uint64 {
+	group := b.Ops[first].group
+	h := (14695981039346656037 ^ b.tokens[group].Session) * 1099511628211 // FNV-1a
+	for i := first; i < len(b.Ops) && b.Ops[i].group == group; i++ {
+		if m := b.Ops[i].Entry.Msg; m != nil {
+			for _, c := range m.Topic {
+				h = (h ^ uint64(c)) * 1099511628211
+			}
+			break
+		}
+	}
+	return h
 }
 
 // turnsAway tells whether a message is not to be queued, and counts it.

@@ -68,8 +68,10 @@ type Pending struct {
 
 	depth, queued int64 // over all queues
 	stats         PendingStats
-	rejecting     int     // sessions whose queues reject when they are full
-	groupOf       []int32 // scratch of Submit: the batch's groups
+	rejecting     int              // sessions whose queues reject when they are full
+	submits       uint64           // number of the current Submit
+	refused       map[uint64]error // of it: publisher and topic of refused messages, see publication
+	groupOf       []int32          // scratch of Submit: the batch's groups
 }
 
 // PendingStats are counters since the start.
@@ -105,6 +107,11 @@ func (p *Pending) Submit(b *Batch, now int64, dst []Settlement) ([]Settlement, W
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.now = now
+	p.submits++
+	b.Refused = b.Refused[:0]
+	if len(p.refused) > 0 {
+		p.refused = nil
+	}
 	p.groupOf = p.groupOf[:0]
 	for _, t := range b.tokens {
 		p.groupOf = append(p.groupOf, p.groups.open(b.Owner, t, p.gen))
@@ -115,10 +122,8 @@ func (p *Pending) Submit(b *Batch, now int64, dst []Settlement) ([]Settlement, W
 		var group int32
 		if op.group >= 0 {
 			if op.group != last {
-				if p.full() && grows(b.Ops[i:], op.group) {
-					p.refuse(op.group, ErrFull)
-				} else if p.rejecting > 0 && p.rejects(b.Ops[i:], op.group) {
-					p.refuse(op.group, ErrQueueFull)
+				if err := p.judgeGroup(b, i); err != nil {
+					p.refuse(b, i, err)
 				}
 			}
 			group = p.groupOf[op.group]
@@ -161,7 +166,32 @@ func grows(ops []Op, group int32) bool {
 	return false
 }
 
-func (p *Pending) refuse(group int32, err error) {
+// judgeGroup tells why the group whose ops begin at index first of the batch cannot be
+// taken, nil if it can.
+func (p *Pending) judgeGroup(b *Batch, first int) error {
+	if !p.full() && p.rejecting == 0 && len(p.refused) == 0 || !grows(b.Ops[first:], b.Ops[first].group) {
+		return nil
+	}
+	switch {
+	case p.full():
+		return ErrFull
+	case p.rejecting > 0 && p.rejects(b, first):
+		return ErrQueueFull
+	}
+	return p.refusedBefore(b, first)
+}
+
+// refuse settles the group whose ops begin at index first of the batch with err.
+func (p *Pending) refuse(b *Batch, first int, err error) {
+	group, end := b.Ops[first].group, first+1
+	for end < len(b.Ops) && b.Ops[end].group == group {
+		end++
+	}
+	b.Refused = append(b.Refused, Refusal{Token: b.tokens[group], First: first, End: end, Err: err})
+	if p.refused == nil {
+		p.refused = make(map[uint64]error)
+	}
+	p.refused[b.publication(first)] = err
 	p.groups.close(p.groupOf[group], err)
 	p.groupOf[group] = refused
 	if err == ErrFull {

@@ -22,7 +22,8 @@ type Store interface {
 	// Submit takes over the batch's ops, in order, and writes the sequence
 	// number of every Enqueue into its Op (0: the queue does not exist, or is
 	// full and drops the newest, or the group was refused: the op had no
-	// effect; sequence numbers begin at 1). The batch may be Reset and
+	// effect; sequence numbers begin at 1). Batch.Refused tells which groups were
+	// refused; Events.Settled tells it, too. The batch may be Reset and
 	// used again as soon as Submit returns. Messages are kept by reference
 	// until written.
 	Submit(b *Batch)

@@ -136,6 +136,13 @@ func (p *Poller) Modify(fd int, tag Tag, readable, writable bool) error {
 	return p.control(unix.EPOLL_CTL_MOD, fd, tag, interest(readable, writable))
 }
 
+// AwaitHangup is Modify with readable false, but a peer that only shut down its sending half is reported, too: the
+// owner is to close the connection then, for it will be reported without end.
+func (p *Poller) AwaitHangup(fd int, tag Tag, writable bool) error {
+	checkTag(tag)
+	return p.control(unix.EPOLL_CTL_MOD, fd, tag, interest(false, writable)|unix.EPOLLRDHUP)
+}
+
 // Remove stops watching. Closing a descriptor that has no duplicate does the same. Events of the batch that Wait
 // has already returned still carry its tag.
 func (p *Poller) Remove(fd int) error {

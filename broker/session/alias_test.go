@@ -203,7 +203,7 @@ func TestAliasesAllocate(t *testing.T) {
 				i++
 				s.Deliver(&fx, &d, 1)
 			}
-			a := mqtt.Ack{PacketID: packetID(s.next - 1)}
+			a := mqtt.Ack{PacketID: packetID(s.next-1, false)}
 			s.OnPuback(&fx, &a, 1)
 		}
 		for range 1000 {

@@ -20,7 +20,7 @@ func TestCleanSessionAgainstModel(t *testing.T) {
 	for seed := range uint64(100) {
 		r := rand.New(rand.NewPCG(seed, 4))
 		limits := DefaultLimits()
-		limits.QueueMessagesMax, limits.QueueBytesMax = 1+r.IntN(20), 1+r.IntN(200)
+		limits.Queue.Messages, limits.Queue.Bytes = 1+r.Int64N(20), 1+r.Int64N(200)
 		batch := persist.Batch{}
 		fx := Effects{Batch: &batch}
 		s := New(7, "clean", 0, &limits)
@@ -51,7 +51,7 @@ func TestCleanSessionAgainstModel(t *testing.T) {
 			}
 			s.Check()
 			dropped += fx.Dropped.QueueFull
-			if !batch.Empty() || fx.Fetch {
+			if !batch.Empty() || len(fx.Fetches) > 0 {
 				t.Fatalf("seed %d: a clean session asked the store for something", seed)
 			}
 			fx = Effects{Batch: &batch, Blocked: fx.Blocked}
@@ -154,12 +154,12 @@ func TestExpires(t *testing.T) {
 }
 
 func TestDrops(t *testing.T) {
-	d := Drops{1, 2, 4, 8, 16, 32}
-	e := Drops{64, 128, 256, 512, 1024, 2048}
-	if d.Sum() != 63 {
+	d := Drops{1, 2, 4, 8, 16, 32, 64, 128}
+	e := Drops{64, 128, 256, 512, 1024, 2048, 4096, 8192}
+	if d.Sum() != 255 {
 		t.Errorf("sum %d", d.Sum())
 	}
-	if d.Add(&e); d != (Drops{65, 130, 260, 520, 1040, 2080}) {
+	if d.Add(&e); d != (Drops{65, 130, 260, 520, 1040, 2080, 4160, 8320}) {
 		t.Errorf("added: %v", d)
 	}
 }
@@ -216,7 +216,7 @@ func TestDeliverAllocates(t *testing.T) {
 			d := Delivery{Topic: topic, Payload: payload, QoS: qos}
 			s.Deliver(&fx, &d, 1)
 			if qos == 1 {
-				a := mqtt.Ack{PacketID: packetID(s.next - 1)}
+				a := mqtt.Ack{PacketID: packetID(s.next-1, false)}
 				s.OnPuback(&fx, &a, 1)
 			}
 		}); n != 0 {
@@ -241,7 +241,7 @@ func BenchmarkDeliver(b *testing.B) {
 				d := Delivery{Topic: topic, Payload: payload, QoS: qos}
 				s.Deliver(&fx, &d, 1)
 				if qos == 1 {
-					a := mqtt.Ack{PacketID: packetID(s.next - 1)}
+					a := mqtt.Ack{PacketID: packetID(s.next-1, false)}
 					s.OnPuback(&fx, &a, 1)
 				}
 			}

@@ -92,8 +92,8 @@ func (s *Session) Attach(fx *Effects, c *mqtt.Connect, a *Admission, present boo
 
 	s.connack(fx, c, a, present)
 	if s.Durable != 0 {
-		fx.Batch.Add(persist.Op{Kind: persist.OpPutSession, ID: s.Durable, Sess: s.record()})
-		fx.Batch.Add(persist.Op{Kind: persist.OpAttach, ID: s.Durable})
+		s.AddRecord(fx.Batch)
+		s.attachLanes(fx.Batch)
 	}
 	s.Resume(fx, now)
 }
@@ -145,7 +145,7 @@ func (s *Session) announce(p *mqtt.Properties, c *mqtt.Connect, a *Admission) {
 func (s *Session) record() *persist.Session {
 	return &persist.Session{
 		ID: s.Durable, ClientID: s.ClientID, Username: s.Username,
-		Version: s.Version, ExpirySeconds: s.Expiry,
+		Version: s.Version, ExpirySeconds: s.Expiry, Queue: s.limits.Queue.QueueLimits,
 	}
 }
 
@@ -165,7 +165,7 @@ func (s *Session) OnDisconnect(fx *Effects, d *mqtt.Disconnect) {
 		}
 		s.Expiry = expiry
 		if s.Durable != 0 && s.Expiry > 0 {
-			fx.Batch.Add(persist.Op{Kind: persist.OpPutSession, ID: s.Durable, Sess: s.record()})
+			s.AddRecord(fx.Batch)
 		}
 	}
 	if d.Reason == mqtt.Success {
@@ -204,23 +204,25 @@ type Departure struct {
 func (s *Session) Detach(fx *Effects) Departure {
 	d := Departure{Ends: s.Durable == 0 || s.Expiry == 0, Will: s.will}
 	d.Orphans = s.orphans()
-	s.connected, s.will, s.extra = false, nil, nil
+	s.forgetConnection()
 	s.dropAcks(fx)
-	head := s.next
-	if s.window.low < s.window.end {
-		head = s.window.low
+	s.rewind(s.oldest(), s.tail)
+	if l := s.first; l != nil {
+		l.rewind(l.oldest(), l.tail)
 	}
-	s.rewind(head, s.tail)
 	if d.Ends {
 		return d
 	}
 	fx.Batch.Add(persist.Op{Kind: persist.OpDetach, ID: s.Durable})
+	if s.laned() {
+		fx.Batch.Add(persist.Op{Kind: persist.OpDetach, ID: persist.PriorityOf(s.Durable)})
+	}
 	if s.Expiry != persist.NoExpiry {
 		d.ExpireAfter = time.Duration(s.Expiry) * time.Second
 	}
 	return d
 }
 
-// Backlog tells which part of its queue a session without a connection has not
+// Backlog tells which part of its queue, without the priority lane, a session without a connection has not
 // done: from low to before tail. What is below sent may have been sent before.
 func (s *Session) Backlog() (low, sent, tail uint64) { return s.next, s.sent, s.tail }

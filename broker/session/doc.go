@@ -29,6 +29,7 @@
 //
 // Invariants, checked by check:
 //
+//	of each lane (lane.go):
 //	window.low <= next <= have <= tail
 //	every entry of queue has next <= Seq < have, ascending
 //	inflight = number of sequence numbers in [low, next) not done

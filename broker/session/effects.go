@@ -19,11 +19,10 @@ type Effects struct {
 	Blocked bool
 	SendMax int
 
-	Close   bool        // the connection is to be closed once Send is written
-	Reason  mqtt.Reason // why; goes to the log and, in MQTT 5, has gone to the peer
-	Detail  string      // why, for the log
-	Fetch   bool        // FetchRequest is set and to be passed to the store
-	Request persist.FetchRequest
+	Close   bool                   // the connection is to be closed once Send is written
+	Reason  mqtt.Reason            // why; goes to the log and, in MQTT 5, has gone to the peer
+	Detail  string                 // why, for the log
+	Fetches []persist.FetchRequest // appended; to be passed to the store
 
 	Dropped Drops  // messages that will not be delivered, by reason
 	Denied  uint64 // PUBLISH packets from the client without permission, or with a topic that is not allowed
@@ -37,7 +36,9 @@ type Effects struct {
 type Drops struct {
 	QoS0Blocked uint64 // the receiver reads too slowly
 	QoS0Offline uint64 // a durable session without a connection
-	QueueFull   uint64 // the session's queue is at its limit
+	QueueFull   uint64 // the queue in memory is full, and takes nothing more. What the store drops it counts itself
+	QueueOldest uint64 // it was full, and this one was the oldest
+	QueueAged   uint64 // it waited in memory for too long
 	TooLarge    uint64 // above the receiver's maximum packet size
 	Expired     uint64 // message expiry
 	Denied      uint64 // the receiver has no permission any more
@@ -45,7 +46,7 @@ type Drops struct {
 
 // Sum is the number of all drops.
 func (d *Drops) Sum() uint64 {
-	return d.QoS0Blocked + d.QoS0Offline + d.QueueFull + d.TooLarge + d.Expired + d.Denied
+	return d.QoS0Blocked + d.QoS0Offline + d.QueueFull + d.QueueOldest + d.QueueAged + d.TooLarge + d.Expired + d.Denied
 }
 
 // Add adds o to d.
@@ -53,6 +54,8 @@ func (d *Drops) Add(o *Drops) {
 	d.QoS0Blocked += o.QoS0Blocked
 	d.QoS0Offline += o.QoS0Offline
 	d.QueueFull += o.QueueFull
+	d.QueueOldest += o.QueueOldest
+	d.QueueAged += o.QueueAged
 	d.TooLarge += o.TooLarge
 	d.Expired += o.Expired
 	d.Denied += o.Denied

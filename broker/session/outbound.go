@@ -17,6 +17,7 @@ type Delivery struct {
 	Expires               int64
 	QoS                   mqtt.QoS // effective
 	Retain                bool     // flag to send
+	Priority              bool     // its topic has priority
 	Shared                bool     // by a shared subscription
 }
 
@@ -37,39 +38,39 @@ func (s *Session) Deliver(fx *Effects, d *Delivery, now mono.Time) {
 		s.deliver0(fx, d, now)
 		return
 	}
+	l := s.laneOf(d)
 	if s.Durable != 0 {
-		s.deliverDurable(fx, d, now)
+		s.deliverDurable(fx, l, d, now)
 		return
 	}
-	if s.ready(fx) && len(s.queue) == 0 {
-		d.Seq, s.tail = s.tail, s.tail+1
-		s.have = s.tail
+	if s.ready(fx, l) && len(l.queue) == 0 {
+		d.Seq, l.tail = l.tail, l.tail+1
+		l.have = l.tail
 		if d.QoS == 1 {
-			s.adopt(d)
+			s.adopt(l, d)
 		}
-		s.send(fx, d, now)
+		s.send(fx, l, d, now)
 		return
 	}
-	if len(s.queue) >= s.limits.QueueMessagesMax || s.queued+len(d.Topic)+len(d.Props)+len(d.Payload) > s.limits.QueueBytesMax {
-		fx.Dropped.QueueFull++
+	if !s.admit(fx, l, d, now) {
 		return
 	}
-	d.Seq = s.tail
-	s.adopt(d)
-	e := persist.Entry{Seq: s.tail, Msg: d.message(), QoS: d.QoS, Retain: d.Retain}
+	d.Seq = l.tail
+	s.adopt(l, d)
+	e := persist.Entry{Seq: l.tail, Msg: d.message(), QoS: d.QoS, Retain: d.Retain, Until: s.limits.Queue.Until(int64(now))}
 	if len(d.SubIDs) > 0 {
 		e.SubIDs = append([]uint32(nil), d.SubIDs...)
 	}
-	s.tail++
-	s.have = s.tail
-	s.push(e)
+	l.tail++
+	l.have = l.tail
+	l.push(e)
 }
 
 func (s *Session) deliver0(fx *Effects, d *Delivery, now mono.Time) {
 	switch {
 	case !s.connected:
-		fx.Dropped.QoS0Offline++
-	case fx.Blocked:
+		s.keep(fx, d, now)
+	case fx.Blocked || s.extra != nil && !s.sendKept(fx, now):
 		fx.Dropped.QoS0Blocked++
 	default:
 		s.append(fx, d, 0, false, now)
@@ -79,13 +80,13 @@ func (s *Session) deliver0(fx *Effects, d *Delivery, now mono.Time) {
 // deliverDurable is told of sequence number d.Seq. Numbers may come out of
 // order from different workers: whatever is not the very next one is left to
 // a fetch, and what a fetch has brought already is known by its number.
-func (s *Session) deliverDurable(fx *Effects, d *Delivery, now mono.Time) {
-	if d.Seq < s.have {
+func (s *Session) deliverDurable(fx *Effects, l *lane, d *Delivery, now mono.Time) {
+	if d.Seq < l.have {
 		return
 	}
-	next := d.Seq == s.have && !s.fetching
-	if d.Seq >= s.tail {
-		s.tail = d.Seq + 1
+	next := d.Seq == l.have && !l.fetching
+	if d.Seq >= l.tail {
+		l.tail = d.Seq + 1
 	}
 	if !s.connected {
 		return
@@ -94,56 +95,61 @@ func (s *Session) deliverDurable(fx *Effects, d *Delivery, now mono.Time) {
 	case !next || d.QoS == 2:
 		// QoS 2 must be on disk before the client sees its packet id; the
 		// store hands it out when it is.
-		s.fetch(fx)
-	case len(s.queue) == 0 && s.ready(fx):
-		s.have = d.Seq + 1
-		s.send(fx, d, now)
-	case len(s.queue) < aheadMax && s.queued < aheadBytesMax:
-		s.have = d.Seq + 1
+		s.fetch(fx, l)
+	case len(l.queue) == 0 && s.ready(fx, l) && l.window.room(d.Seq): // numbers before may be gone
+		l.have = d.Seq + 1
+		s.send(fx, l, d, now)
+	case len(l.queue) < aheadMax && l.queued < aheadBytesMax:
+		l.have = d.Seq + 1
 		e := persist.Entry{Seq: d.Seq, Msg: d.message(), QoS: d.QoS, Retain: d.Retain}
 		if len(d.SubIDs) > 0 {
 			e.SubIDs = append([]uint32(nil), d.SubIDs...)
 		}
-		s.push(e)
+		l.push(e)
 	}
 }
 
-func (s *Session) push(e persist.Entry) {
-	s.queue = append(s.queue, e)
-	s.queued += e.Msg.Size()
-}
-
-// ready tells whether one more message of QoS 1 or 2 may be sent now.
-func (s *Session) ready(fx *Effects) bool {
+// ready tells whether one more message of QoS 1 or 2 may be sent now in a lane.
+// What was kept of QoS 0 comes before those without priority, and so does what
+// the priority lane has from before the connection.
+func (s *Session) ready(fx *Effects, l *lane) bool {
 	if fx.SendMax > 0 && len(fx.Send) > fx.SendMax {
 		fx.Blocked = true
 	}
-	return s.connected && !fx.Blocked && !fx.Close &&
-		s.window.inflight < int(s.receiveMax) && s.window.room(s.next)
+	return s.connected && !fx.Blocked && !fx.Close && l.window.room(l.next) && s.inflight() < s.inflightMax(l) &&
+		(l.priority || s.Kept() == 0 && (s.first == nil || !s.first.opening))
 }
 
 // send sends a message of QoS 1 or 2 whose turn it is.
-func (s *Session) send(fx *Effects, d *Delivery, now mono.Time) {
-	if !s.append(fx, d, packetID(d.Seq), d.Seq < s.sent, now) {
-		s.skip(fx, d.Seq)
+func (s *Session) send(fx *Effects, l *lane, d *Delivery, now mono.Time) {
+	dup := d.Seq < l.sent
+	if !s.append(fx, d, packetID(d.Seq, l.priority), dup, now) {
+		if dup && d.QoS == 2 {
+			// The client may have taken it, and wait for PUBREL; it would take
+			// another message with this packet id for the same.
+			s.disown(l, d.Seq)
+			s.resendPubrel(fx, l, d.Seq)
+			return
+		}
+		s.skip(fx, l, d.Seq)
 		return
 	}
 	f := flightPuback
 	if d.QoS == 2 {
 		f = flightPubrec
-		s.disown(d.Seq) // [MQTT-4.8.2-5]
+		s.disown(l, d.Seq) // [MQTT-4.8.2-5]
 	}
-	s.window.put(d.Seq, f)
-	s.next = d.Seq + 1
-	s.sent = max(s.sent, s.next)
+	l.window.put(d.Seq, f)
+	l.next = d.Seq + 1
+	l.sent = max(l.sent, l.next)
 }
 
 // skip drops a message whose turn it is.
-func (s *Session) skip(fx *Effects, seq uint64) {
-	s.next = seq + 1
-	s.disown(seq)
+func (s *Session) skip(fx *Effects, l *lane, seq uint64) {
+	l.next = seq + 1
+	s.disown(l, seq)
 	if s.Durable != 0 {
-		fx.Batch.Dequeue(s.Durable, seq)
+		fx.Batch.Dequeue(s.queueID(l), seq)
 	}
 }
 
@@ -215,92 +221,113 @@ func (s *Session) packetLimit() int {
 // Resume sends what may be sent now, and asks the store for more if needed. To
 // be called whenever room came about: an acknowledgement, the output drained.
 func (s *Session) Resume(fx *Effects, now mono.Time) {
+	if s.first != nil {
+		s.resume(fx, s.first, now)
+	}
+	if s.sendKept(fx, now) {
+		s.resume(fx, &s.lane, now)
+	}
+}
+
+func (s *Session) resume(fx *Effects, l *lane, now mono.Time) {
 	n := 0
-	for n < len(s.queue) && s.ready(fx) && s.window.room(s.queue[n].Seq) {
-		e := &s.queue[n]
+	for n < len(l.queue) && s.ready(fx, l) && l.window.room(l.queue[n].Seq) {
+		e := &l.queue[n]
 		if e.Released {
-			s.resendPubrel(fx, e.Seq)
+			s.resendPubrel(fx, l, e.Seq)
 		} else {
-			s.queued -= e.Msg.Size()
-			d := Delivery{Msg: e.Msg, Topic: e.Msg.Topic, Props: e.Msg.Props, Payload: e.Msg.Payload,
-				Seq: e.Seq, SubIDs: e.SubIDs, Expires: e.Msg.Expires, QoS: e.QoS, Retain: e.Retain}
-			s.send(fx, &d, now)
+			l.queued -= e.Msg.Size()
+			if s.Durable == 0 && aged(e, now) {
+				fx.Dropped.QueueAged++
+				s.skip(fx, l, e.Seq)
+			} else {
+				d := entryDelivery(e)
+				s.send(fx, l, &d, now)
+			}
 		}
 		n++
 	}
 	if n > 0 {
-		clear(s.queue[:n])
-		if s.queue = s.queue[n:]; len(s.queue) == 0 {
-			s.queue = nil
+		clear(l.queue[:n])
+		if l.queue = l.queue[n:]; len(l.queue) == 0 {
+			l.queue = nil
 		}
 	}
-	if len(s.queue) == 0 {
-		s.fetch(fx)
+	if len(l.queue) == 0 {
+		s.fetch(fx, l)
 	}
 }
 
 // fetch asks the store for the messages that come next, unless they are at
 // hand, there are none, or they could not be sent.
-func (s *Session) fetch(fx *Effects) {
-	if s.Durable == 0 || s.fetching || s.have >= s.tail || !s.ready(fx) || len(s.queue) > 0 {
+func (s *Session) fetch(fx *Effects, l *lane) {
+	if s.Durable == 0 || l.fetching || l.have >= l.tail || !s.ready(fx, l) || len(l.queue) > 0 {
 		return
 	}
-	s.fetching = true
-	fx.Fetch = true
-	fx.Request = persist.FetchRequest{
-		Tag: s.ID, Epoch: s.Epoch, Session: s.Durable, From: s.have,
+	l.fetching = true
+	fx.Fetches = append(fx.Fetches, persist.FetchRequest{
+		Tag: s.ID, Epoch: s.Epoch, Session: s.queueID(l), From: l.have,
 		MaxMessages: aheadMax, MaxBytes: aheadBytesMax,
-	}
+	})
 }
 
 // Fetched takes the store's answer to a fetch.
 func (s *Session) Fetched(fx *Effects, f *persist.Fetched, now mono.Time) {
-	if f.Epoch != s.Epoch || !s.connected || !s.fetching || f.From != s.have {
+	l := &s.lane
+	if _, priority := persist.OfPriority(f.Session); priority {
+		l = s.priorityLane()
+	}
+	if f.Epoch != s.Epoch || !s.connected || !l.fetching || f.From != l.have {
 		return
 	}
-	s.fetching = false
+	l.fetching = false
 	if f.Err != nil {
 		s.closeSaying(fx, mqtt.UnspecifiedError, "the store cannot be read: "+f.Err.Error(), "the store cannot be read")
 		return
 	}
 	for i := range f.Entries {
 		e := f.Entries[i]
-		s.queue = append(s.queue, e)
+		l.queue = append(l.queue, e)
 		if e.Msg != nil {
-			s.queued += e.Msg.Size()
+			l.queued += e.Msg.Size()
 		}
 	}
-	s.tail = max(s.tail, f.Next)
-	if f.Next <= s.have {
-		return // nothing there, and asking again at once would not change it
+	l.tail = max(l.tail, f.Next)
+	opened := l.opening
+	l.opening = false
+	if f.Next <= l.have { // nothing there, and asking again at once would not change it
+		if opened {
+			s.Resume(fx, now)
+		}
+		return
 	}
-	s.have = f.Next
+	l.have = f.Next
 	s.Resume(fx, now)
 }
 
 // resendPubrel goes on with a QoS 2 message that had been received by the
 // client before the connection was lost [MQTT-4.4.0-1]. The store may know of
 // the release without having it on disk; so PUBREL waits, as in OnPubrec.
-func (s *Session) resendPubrel(fx *Effects, seq uint64) {
-	s.window.put(seq, flightRelease)
-	s.next = seq + 1
-	s.release(fx, seq)
+func (s *Session) resendPubrel(fx *Effects, l *lane, seq uint64) {
+	l.window.put(seq, flightRelease)
+	l.next = seq + 1
+	s.release(fx, l, seq)
 	s.acks.list[len(s.acks.list)-1].again = true
 }
 
 // release makes the release of a QoS 2 message durable, and sends PUBREL then.
-func (s *Session) release(fx *Effects, seq uint64) {
-	fx.Batch.Begin(s.wait(fx, mqtt.PUBREL, packetID(seq), nil))
-	fx.Batch.Add(persist.Op{Kind: persist.OpRelease, ID: s.Durable, Seq: seq})
+func (s *Session) release(fx *Effects, l *lane, seq uint64) {
+	fx.Batch.Begin(s.wait(fx, mqtt.PUBREL, packetID(seq, l.priority), nil))
+	fx.Batch.Add(persist.Op{Kind: persist.OpRelease, ID: s.queueID(l), Seq: seq})
 	fx.Batch.End()
 }
 
 // done ends the flight of a sequence number.
-func (s *Session) done(fx *Effects, seq uint64) {
-	s.window.set(seq, flightDone)
-	s.disown(seq)
+func (s *Session) done(fx *Effects, l *lane, seq uint64) {
+	l.window.set(seq, flightDone)
+	s.disown(l, seq)
 	if s.Durable != 0 {
-		fx.Batch.Dequeue(s.Durable, seq)
+		fx.Batch.Dequeue(s.queueID(l), seq)
 	}
 }
 
@@ -308,8 +335,8 @@ func (s *Session) done(fx *Effects, seq uint64) {
 // ends it just the same: the message is not sent again (MQTT5 4.4), to nobody
 // else of a share group either [MQTT-4.8.2-6].
 func (s *Session) OnPuback(fx *Effects, a *mqtt.Ack, now mono.Time) {
-	if seq, f := s.window.find(a.PacketID); f == flightPuback {
-		s.done(fx, seq)
+	if l, seq, f := s.find(a.PacketID); f == flightPuback {
+		s.done(fx, l, seq)
 		s.Resume(fx, now)
 	}
 }
@@ -318,16 +345,16 @@ func (s *Session) OnPuback(fx *Effects, a *mqtt.Ack, now mono.Time) {
 // release is durable: a broker that sent the message again after a crash,
 // once the client is done with the packet id, would deliver it twice.
 func (s *Session) OnPubrec(fx *Effects, a *mqtt.Ack, now mono.Time) {
-	seq, f := s.window.find(a.PacketID)
+	l, seq, f := s.find(a.PacketID)
 	switch {
 	case f == flightPubrec && a.Reason >= mqtt.UnspecifiedError:
-		s.done(fx, seq)
+		s.done(fx, l, seq)
 		s.Resume(fx, now)
 	case f == flightPubrec && s.Durable != 0:
-		s.window.set(seq, flightRelease)
-		s.release(fx, seq)
+		l.window.set(seq, flightRelease)
+		s.release(fx, l, seq)
 	case f == flightPubrec:
-		s.window.set(seq, flightRelease)
+		l.window.set(seq, flightRelease)
 		s.answer(fx, mqtt.PUBREL, a.PacketID, mqtt.Success, nil)
 	case f == flightPubcomp:
 		s.answer(fx, mqtt.PUBREL, a.PacketID, mqtt.Success, nil)
@@ -340,15 +367,15 @@ func (s *Session) OnPubrec(fx *Effects, a *mqtt.Ack, now mono.Time) {
 
 // released notes that PUBREL is being sent.
 func (s *Session) released(id uint16) {
-	if seq, f := s.window.find(id); f == flightRelease {
-		s.window.set(seq, flightPubcomp)
+	if l, seq, f := s.find(id); f == flightRelease {
+		l.window.set(seq, flightPubcomp)
 	}
 }
 
 // OnPubcomp ends a QoS 2 exchange to the client.
 func (s *Session) OnPubcomp(fx *Effects, a *mqtt.Ack, now mono.Time) {
-	if seq, f := s.window.find(a.PacketID); f == flightPubcomp {
-		s.done(fx, seq)
+	if l, seq, f := s.find(a.PacketID); f == flightPubcomp {
+		s.done(fx, l, seq)
 		s.Resume(fx, now)
 	}
 }

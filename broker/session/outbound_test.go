@@ -22,6 +22,7 @@ import (
 // stored is a message in the model's store.
 type stored struct {
 	seq      uint64
+	prio     bool
 	qos      mqtt.QoS
 	name     string
 	onDisk   bool
@@ -42,8 +43,9 @@ type subscriber struct {
 	crashed bool // at least once
 
 	queue   []*stored
-	tail    uint64
-	disk    uint64 // tail as the disk knows it
+	tails   [2]uint64 // of the lanes
+	disk    [2]uint64 // tails as the disk knows them
+	lanes   int       // that are used
 	mail    []*stored
 	fetches []persist.FetchRequest
 	tokens  []persist.Token
@@ -60,23 +62,28 @@ type subClient struct {
 	open   []uint16 // PUBLISH came, not acknowledged or not complete; QoS 2 with PUBREL is in half
 	half   []uint16 // PUBREL came, PUBCOMP not sent
 	kind   map[uint16]mqtt.QoS
-	newest uint64
+	newest [2]uint64
 	held   map[uint16]bool // QoS 2 ids accepted and not released: survives the connection
 	rec    map[uint16]bool // PUBREC sent on this connection
 }
 
 func newSubscriber(seed uint64) *subscriber {
 	b := &subscriber{
-		r: rand.New(rand.NewPCG(seed, 3)), limits: DefaultLimits(), now: 1, tail: 1,
+		r: rand.New(rand.NewPCG(seed, 3)), limits: DefaultLimits(), now: 1, tails: [2]uint64{1, 1}, lanes: 1 + int(seed%2),
 		counts: make(map[string]int), ids: make(map[string]uint16), qos: make(map[string]mqtt.QoS),
 	}
 	b.c.held = make(map[uint16]bool)
 	if seed%3 == 0 {
-		b.tail = 65535 - uint64(b.r.IntN(30))
+		b.tails[0] = normalIDs - uint64(b.r.IntN(30))
 	}
+	b.limits.Priority = seed%4 == 1 // the lane works without rules, too
 	b.s = New(7, "sub", 1, &b.limits)
-	b.s.rewind(b.tail, b.tail)
-	b.disk = b.tail
+	b.s.rewind(b.tails[0], b.tails[0])
+	if b.lanes == 2 && seed%5 < 2 {
+		b.tails[1] = priorityIDs - uint64(b.r.IntN(30))
+		b.s.priorityLane().rewind(b.tails[1], b.tails[1])
+	}
+	b.disk = b.tails
 	b.begin()
 	b.connect()
 	return b
@@ -89,7 +96,7 @@ func (b *subscriber) begin() {
 
 func (b *subscriber) connect() {
 	b.c.rmax = 1 + b.r.IntN(12)
-	b.c.open, b.c.half, b.c.newest = nil, nil, 0
+	b.c.open, b.c.half, b.c.newest = nil, nil, [2]uint64{}
 	b.c.kind, b.c.rec = make(map[uint16]mqtt.QoS), make(map[uint16]bool)
 	c := mqtt.Connect{Version: mqtt.V5}
 	c.Props.SessionExpirySeconds = 100
@@ -99,12 +106,30 @@ func (b *subscriber) connect() {
 
 // publish puts a message into the queue and the mail.
 func (b *subscriber) publish() {
-	m := &stored{seq: b.tail, qos: mqtt.QoS(1 + b.r.IntN(2)), name: strconv.Itoa(len(b.qos))}
-	b.tail++
+	m := &stored{prio: b.r.IntN(b.lanes) > 0, qos: mqtt.QoS(1 + b.r.IntN(2)), name: strconv.Itoa(len(b.qos))}
+	tail := &b.tails[laneIndex(m.prio)]
+	m.seq = *tail
+	*tail++
 	b.queue = append(b.queue, m)
 	b.mail = append(b.mail, m)
 	b.qos[m.name] = m.qos
 }
+
+func laneIndex(prio bool) int {
+	if prio {
+		return 1
+	}
+	return 0
+}
+
+func (m *stored) queue() uint64 {
+	if m.prio {
+		return persist.PriorityOf(1)
+	}
+	return 1
+}
+
+func (m *stored) topic() string { return [...]string{"t", "alarm"}[laneIndex(m.prio)] }
 
 func (b *subscriber) deliver() {
 	if len(b.mail) == 0 {
@@ -113,7 +138,7 @@ func (b *subscriber) deliver() {
 	i := b.r.IntN(min(len(b.mail), 1+b.r.IntN(4)))
 	m := b.mail[i]
 	b.mail = slices.Delete(b.mail, i, i+1)
-	d := Delivery{Topic: []byte("t"), Payload: []byte(m.name), Seq: m.seq, QoS: m.qos}
+	d := Delivery{Topic: []byte(m.topic()), Payload: []byte(m.name), Seq: m.seq, QoS: m.qos, Priority: m.prio}
 	b.s.Deliver(&b.fx, &d, b.now)
 	if d.Msg == nil {
 		spoil(d.Topic, d.Payload)
@@ -126,10 +151,12 @@ func (b *subscriber) answer() {
 		return
 	}
 	q := b.fetches[0]
-	f := persist.Fetched{Tag: q.Tag, Epoch: q.Epoch, Session: q.Session, From: q.From, Next: b.tail}
+	f := persist.Fetched{Tag: q.Tag, Epoch: q.Epoch, Session: q.Session, From: q.From}
+	_, prio := persist.OfPriority(q.Session)
+	f.Next = b.tails[laneIndex(prio)]
 	limit := min(q.MaxMessages, 1+b.r.IntN(5))
 	for _, m := range b.queue {
-		if m.seq < q.From || m.gone {
+		if m.prio != prio || m.seq < q.From || m.gone {
 			continue
 		}
 		if m.qos == 2 && !m.onDisk {
@@ -145,7 +172,7 @@ func (b *subscriber) answer() {
 		}
 		e := persist.Entry{Seq: m.seq, QoS: m.qos, Released: m.released}
 		if !m.released {
-			e.Msg = mqtt.NewMessage(&mqtt.Publish{Topic: []byte("t"), Payload: []byte(m.name), QoS: m.qos})
+			e.Msg = mqtt.NewMessage(&mqtt.Publish{Topic: []byte(m.topic()), Payload: []byte(m.name), QoS: m.qos})
 		}
 		f.Entries = append(f.Entries, e)
 	}
@@ -159,7 +186,7 @@ func (b *subscriber) commit() {
 	for _, m := range b.queue {
 		m.onDisk, m.relDisk = true, m.released
 	}
-	b.disk = b.tail
+	b.disk = b.tails
 	for _, t := range b.tokens {
 		b.s.Accepted(&b.fx, t, nil)
 	}
@@ -169,18 +196,24 @@ func (b *subscriber) commit() {
 // crash loses what is not on disk, and the connection. Sequence numbers that
 // are not on disk are given again.
 func (b *subscriber) crash() {
-	b.tail = b.disk
-	im := persist.SessionImage{Session: persist.Session{ID: 1, ClientID: "sub", ExpirySeconds: 100}, Head: b.tail, Tail: b.tail}
+	b.tails = b.disk
+	var im [2]persist.SessionImage
+	for i, tail := range b.tails {
+		im[i] = persist.SessionImage{Session: persist.Session{ID: 1, ClientID: "sub", ExpirySeconds: 100}, Head: tail, Tail: tail}
+	}
 	b.queue = slices.DeleteFunc(b.queue, func(m *stored) bool { return !m.onDisk })
 	for i := len(b.queue) - 1; i >= 0; i-- {
 		m := b.queue[i]
 		m.gone, m.released = false, m.relDisk
-		im.Head = m.seq
+		im[laneIndex(m.prio)].Head = m.seq
 	}
 	b.crashed, b.mail, b.fetches, b.tokens = true, nil, nil, nil
 	b.fx.Waiting = 0
 	b.s = New(8, "sub", 1, &b.limits)
-	b.s.Restore(&im)
+	b.s.Restore(&im[0])
+	if b.lanes == 2 {
+		b.s.RestorePriority(&im[1])
+	}
 	b.connect()
 }
 
@@ -256,8 +289,10 @@ func (b *subscriber) take(p *mqtt.Publish) error {
 	switch {
 	case b.blocked:
 		return fmt.Errorf("sent although the output is blocked")
-	case string(p.Topic) != "t" || p.QoS != b.qos[name]:
-		return fmt.Errorf("topic %q, QoS %d, want QoS %d", p.Topic, p.QoS, b.qos[name])
+	case p.QoS != b.qos[name]:
+		return fmt.Errorf("QoS %d, want QoS %d", p.QoS, b.qos[name])
+	case (string(p.Topic) == "alarm") != (p.PacketID >= priorityIDMin):
+		return fmt.Errorf("topic %q with packet id %d of the other lane", p.Topic, p.PacketID)
 	case slices.Contains(b.c.open, p.PacketID) || slices.Contains(b.c.half, p.PacketID):
 		return fmt.Errorf("packet id %d is in use", p.PacketID)
 	case len(b.c.open)+len(b.c.half) >= b.c.rmax:
@@ -270,10 +305,11 @@ func (b *subscriber) take(p *mqtt.Publish) error {
 		return fmt.Errorf("packet id %d, had %d before", p.PacketID, b.ids[name])
 	}
 	number, _ := strconv.ParseUint(name, 10, 64)
-	if number+1 <= b.c.newest {
-		return fmt.Errorf("came after %d", b.c.newest-1)
+	newest := &b.c.newest[laneIndex(string(p.Topic) == "alarm")]
+	if number+1 <= *newest {
+		return fmt.Errorf("came after %d", *newest-1)
 	}
-	b.c.newest = number + 1
+	*newest = number + 1
 	b.c.open = append(b.c.open, p.PacketID)
 	b.c.kind[p.PacketID] = p.QoS
 	b.ids[name] = p.PacketID
@@ -297,14 +333,14 @@ func (b *subscriber) carryOut() error {
 		if op.Kind != persist.OpDequeue && op.Kind != persist.OpRelease {
 			continue
 		}
-		at := slices.IndexFunc(b.queue, func(m *stored) bool { return m.seq == op.Seq })
+		at := slices.IndexFunc(b.queue, func(m *stored) bool { return m.seq == op.Seq && m.queue() == op.ID })
 		if at < 0 {
 			return fmt.Errorf("op %d on %d, which is not in the queue", op.Kind, op.Seq)
 		}
 		m := b.queue[at]
 		if op.Kind == persist.OpRelease {
 			m.released = true
-			b.tokens = append(b.tokens, b.s.token(mqtt.PUBREL, packetID(op.Seq)))
+			b.tokens = append(b.tokens, b.s.token(mqtt.PUBREL, packetID(op.Seq, m.prio)))
 			continue
 		}
 		if b.counts[m.name] == 0 {
@@ -312,11 +348,11 @@ func (b *subscriber) carryOut() error {
 		}
 		m.gone = true
 	}
-	if b.fx.Fetch {
-		if len(b.fetches) > 0 && b.fetches[0].Epoch == b.fx.Request.Epoch {
+	for _, r := range b.fx.Fetches {
+		if slices.ContainsFunc(b.fetches, func(o persist.FetchRequest) bool { return o.Epoch == r.Epoch && o.Session == r.Session }) {
 			return fmt.Errorf("two fetches at once")
 		}
-		b.fetches = append(b.fetches, b.fx.Request)
+		b.fetches = append(b.fetches, r)
 	}
 	return nil
 }

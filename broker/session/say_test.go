@@ -132,7 +132,7 @@ func (w *world) sayDrops() {
 	for _, x := range []struct {
 		name string
 		n    uint64
-	}{{"blocked", d.QoS0Blocked}, {"offline", d.QoS0Offline}, {"queue-full", d.QueueFull}, {"too-large", d.TooLarge}, {"expired", d.Expired}, {"denied", d.Denied}} {
+	}{{"blocked", d.QoS0Blocked}, {"offline", d.QoS0Offline}, {"queue-full", d.QueueFull}, {"queue-oldest", d.QueueOldest}, {"queue-aged", d.QueueAged}, {"too-large", d.TooLarge}, {"expired", d.Expired}, {"denied", d.Denied}} {
 		if x.n > 0 {
 			w.say("dropped %s=%d", x.name, x.n)
 		}
@@ -186,13 +186,13 @@ func opText(op *persist.Op) string {
 		if op.Sess.ExpirySeconds != persist.NoExpiry {
 			expiry = (time.Duration(op.Sess.ExpirySeconds) * time.Second).String()
 		}
-		return fmt.Sprintf("put session %d id=%s user=%s version=%s expires=%s", op.Sess.ID, op.Sess.ClientID, op.Sess.Username, op.Sess.Version, expiry)
+		return fmt.Sprintf("put session %s id=%s user=%s version=%s expires=%s", queueName(op.Sess.ID), op.Sess.ClientID, op.Sess.Username, op.Sess.Version, expiry)
 	case persist.OpDeleteSession:
-		return fmt.Sprintf("delete session %d", op.ID)
+		return fmt.Sprintf("delete session %s", queueName(op.ID))
 	case persist.OpAttach:
-		return fmt.Sprintf("attach %d", op.ID)
+		return fmt.Sprintf("attach %s", queueName(op.ID))
 	case persist.OpDetach:
-		return fmt.Sprintf("detach %d", op.ID)
+		return fmt.Sprintf("detach %s", queueName(op.ID))
 	case persist.OpPutSubscription:
 		return fmt.Sprintf("put subscription of %d: %s qos=%d", op.ID, op.Sub.Filter, op.Sub.QoS) + number32(" subid", op.Sub.ID)
 	case persist.OpDeleteSubscription:
@@ -200,13 +200,19 @@ func opText(op *persist.Op) string {
 	case persist.OpEnqueue:
 		return fmt.Sprintf("enqueue %d: %s", op.ID, op.Entry.Msg.Payload)
 	case persist.OpDequeue:
-		return fmt.Sprintf("dequeue %d: %d", op.ID, op.Seq)
+		return fmt.Sprintf("dequeue %s: %d", queueName(op.ID), op.Seq)
 	case persist.OpRelease:
-		return fmt.Sprintf("release %d: %d", op.ID, op.Seq)
+		return fmt.Sprintf("release %s: %d", queueName(op.ID), op.Seq)
 	case persist.OpPutInbound:
 		return fmt.Sprintf("put inbound of %d: %d", op.ID, op.PacketID)
 	case persist.OpDeleteInbound:
 		return fmt.Sprintf("delete inbound of %d: %d", op.ID, op.PacketID)
 	}
 	panic(fmt.Sprintf("BUG: a session does not ask for op %d", op.Kind))
+}
+
+// queueName is the number of a queue, and whether it is for messages with priority.
+func queueName(id uint64) string {
+	of, priority := persist.OfPriority(id)
+	return fmt.Sprintf("%d%s", of, flagged("p", priority))
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // Limits bounds what clients may do and what a session may hold. One value is
-// shared by all sessions and never changed.
+// shared by all sessions of a class and never changed.
 type Limits struct {
 	PacketBytesMax      int           // of a packet from a client, fixed header included
 	TopicBytesMax       int           // of topic names and filters; 0: as MQTT has it, 65535
@@ -19,8 +19,7 @@ type Limits struct {
 	SubscriptionsMax    int           // per session
 	InflightMax         int           // QoS 1 and 2 messages sent to a client and not acknowledged; at most 65535
 	ReceiveMax          int           // the same from a client, announced to MQTT 5 clients
-	QueueMessagesMax    int           // QoS 1 and 2 messages waiting for one session
-	QueueBytesMax       int           // and their bytes of topic, properties and payload
+	Queue               Queue         // what may wait for one session
 	SessionExpiryMax    time.Duration // how long a session may outlive its connection; 0: as long as the client asks
 	KeepAliveMax        time.Duration // longer ones, and 0, are lowered to it for MQTT 5 clients (server keep alive); 0: no cap
 	TopicAliasMax       int           // aliases a client may use
@@ -29,6 +28,7 @@ type Limits struct {
 	RetainedMessagesMax int
 	RetainedBytesMax    int
 	DeniedDisconnects   bool   // a PUBLISH without permission ends the connection
+	Priority            bool   // there are topics with priority: part of each client's receive maximum is kept for them
 	ResponseInfo        string // for clients that ask for response information (MQTT5 3.2.2.3.15); "": none
 }
 
@@ -42,8 +42,7 @@ func DefaultLimits() Limits {
 		SubscriptionsMax:    1000,
 		InflightMax:         1000,
 		ReceiveMax:          1000,
-		QueueMessagesMax:    100_000,
-		QueueBytesMax:       64 << 20,
+		Queue:               Queue{QueueLimits: persist.QueueLimits{Messages: 100_000, Bytes: 64 << 20}},
 		TopicAliasMax:       32,
 		AliasBytesMax:       16 << 10,
 		TopicAliasOutMax:    16,
@@ -91,26 +90,22 @@ type Session struct {
 	extra       *extras         // nil: the connection uses nothing of it
 
 	// Outbound.
-	window   window
-	next     uint64 // sequence number to be sent next
-	have     uint64 // queue covers [next, have)
-	tail     uint64 // sequence number that comes next into being
-	sent     uint64 // everything below was, or may have been, sent before: DUP
-	fetching bool
-	queue    []persist.Entry
-	queued   int // bytes in queue
+	lane
+	first *lane // the priority lane; nil: it was never used
 
 	subs subscriptions
 }
 
-// extras is what few connections use. It goes with the connection.
+// extras is what few connections use. It goes with the connection, but for what
+// is kept while there is none.
 type extras struct {
+	away       *away    // nil: nothing
 	aliasesIn  [][]byte // topic of alias i+1, as the client set it
 	aliasBytes int      // memory of those topics
 	aliasesOut *aliasesOut
 	authMethod string              // of enhanced authentication
 	exchange   Exchange            // re-authentication under way
-	shared     map[uint64]orphaned // by sequence number; sessions without a store only
+	shared     map[uint64]orphaned // by lane.shareKey; sessions without a store only
 	sharedSize int                 // bytes of those messages
 }
 
@@ -127,15 +122,6 @@ func New(id uint64, clientID string, durable uint64, limits *Limits) *Session {
 	s := &Session{ID: id, ClientID: clientID, Durable: durable, limits: limits}
 	s.rewind(1, 1)
 	return s
-}
-
-// rewind makes the outbound side begin again at the oldest message not done.
-func (s *Session) rewind(head, tail uint64) {
-	s.window.reset(head)
-	s.next, s.have, s.tail = head, head, tail
-	s.fetching = false
-	clear(s.queue)
-	s.queue, s.queued = nil, 0
 }
 
 // Restore fills a session made by New from what the store kept of it. All that

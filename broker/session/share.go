@@ -1,7 +1,6 @@
 package session
 
 import (
-	"cmp"
 	"slices"
 
 	"sluice/broker/mqtt"
@@ -39,7 +38,7 @@ func isShared[S string | []byte](filter S) bool {
 
 // adopt remembers a delivery, whose sequence number is known, as one of a
 // share group.
-func (s *Session) adopt(d *Delivery) {
+func (s *Session) adopt(l *lane, d *Delivery) {
 	if !d.Shared {
 		return
 	}
@@ -48,24 +47,27 @@ func (s *Session) adopt(d *Delivery) {
 		return
 	}
 	x := s.extras()
-	if x.sharedSize+len(d.Topic)+len(d.Props)+len(d.Payload) > s.limits.QueueBytesMax {
+	if most := s.limits.Queue.Bytes; most > 0 && int64(x.sharedSize+d.size()) > most {
 		return // it is delivered; to hand it on is a SHOULD only
 	}
 	if x.shared == nil {
 		x.shared = make(map[uint64]orphaned)
 	}
-	x.shared[d.Seq] = orphaned{Msg: d.message(), QoS: d.QoS, Filter: filter}
+	x.shared[l.shareKey(d.Seq)] = orphaned{Msg: d.message(), QoS: d.QoS, Filter: filter}
 	x.sharedSize += d.Msg.Size()
 }
 
 // disown forgets that a message was of a share group.
-func (s *Session) disown(seq uint64) {
-	if s.extra == nil {
-		return
+func (s *Session) disown(l *lane, seq uint64) {
+	if s.extra != nil && len(s.extra.shared) > 0 {
+		s.disownKey(l.shareKey(seq))
 	}
-	if o, ok := s.extra.shared[seq]; ok {
+}
+
+func (s *Session) disownKey(key uint64) {
+	if o, ok := s.extra.shared[key]; ok {
 		s.extra.sharedSize -= o.Msg.Size()
-		delete(s.extra.shared, seq)
+		delete(s.extra.shared, key)
 	}
 }
 
@@ -96,7 +98,7 @@ func (s *Session) orphans() []Orphan {
 	if s.extra == nil || len(s.extra.shared) == 0 {
 		return nil
 	}
-	return s.giveUp(func(uint64, *orphaned) bool { return true })
+	return s.giveUp(func(*lane, uint64, *orphaned) bool { return true })
 }
 
 // leave gives up the messages of a share group that the client has left and
@@ -105,31 +107,39 @@ func (s *Session) leave(fx *Effects, filter string) {
 	if s.extra == nil || len(s.extra.shared) == 0 || !isShared(filter) {
 		return
 	}
-	kept := s.queue[:0]
-	for _, e := range s.queue {
-		if o, ok := s.extra.shared[e.Seq]; ok && o.Filter == filter {
-			s.queued -= e.Msg.Size()
+	s.leaveLane(&s.lane, filter)
+	if s.first != nil {
+		s.leaveLane(s.first, filter)
+	}
+	fx.Orphans = append(fx.Orphans, s.giveUp(func(l *lane, seq uint64, o *orphaned) bool { return seq >= l.next && o.Filter == filter })...)
+}
+
+func (s *Session) leaveLane(l *lane, filter string) {
+	kept := l.queue[:0]
+	for _, e := range l.queue {
+		if o, ok := s.extra.shared[l.shareKey(e.Seq)]; ok && o.Filter == filter {
+			l.queued -= e.Msg.Size()
 			continue
 		}
 		kept = append(kept, e)
 	}
-	clear(s.queue[len(kept):])
-	s.queue = kept
-	fx.Orphans = append(fx.Orphans, s.giveUp(func(seq uint64, o *orphaned) bool { return seq >= s.next && o.Filter == filter })...)
+	clear(l.queue[len(kept):])
+	l.queue = kept
 }
 
-// giveUp takes the chosen messages out of the shared ones, in their order.
-func (s *Session) giveUp(chosen func(seq uint64, o *orphaned) bool) (all []Orphan) {
-	var seqs []uint64
-	for seq, o := range s.extra.shared {
-		if chosen(seq, &o) {
-			seqs = append(seqs, seq)
+// giveUp takes the chosen messages out of the shared ones, in the order of each
+// lane.
+func (s *Session) giveUp(chosen func(l *lane, seq uint64, o *orphaned) bool) (all []Orphan) {
+	var keys []uint64
+	for key, o := range s.extra.shared {
+		if l, seq := s.ofShareKey(key); chosen(l, seq, &o) {
+			keys = append(keys, key)
 		}
 	}
-	slices.SortFunc(seqs, cmp.Compare[uint64])
-	for _, seq := range seqs {
-		all = append(all, Orphan(s.extra.shared[seq]))
-		s.disown(seq)
+	slices.Sort(keys)
+	for _, key := range keys {
+		all = append(all, Orphan(s.extra.shared[key]))
+		s.disownKey(key)
 	}
 	return all
 }

@@ -21,13 +21,25 @@ const (
 )
 
 // spanMax bounds next-low, so that a client that never acknowledges one message
-// cannot make the ring grow without end. It must stay below 65535, for within
-// the span packet ids must be unique.
+// cannot make the ring grow without end. It must stay below priorityIDs, for
+// within the span packet ids must be unique.
 const spanMax = 4096
 
+// The packet ids from priorityIDMin on are those of the priority lane.
+const (
+	priorityIDMin = 49152
+	normalIDs     = priorityIDMin - 1
+	priorityIDs   = 65536 - priorityIDMin
+)
+
 // packetID is the packet id of a sequence number: never 0, and unique within
-// 65535 consecutive ones.
-func packetID(seq uint64) uint16 { return uint16((seq-1)%65535) + 1 }
+// normalIDs or priorityIDs consecutive ones of its lane.
+func packetID(seq uint64, priority bool) uint16 {
+	if priority {
+		return uint16((seq-1)%priorityIDs) + priorityIDMin
+	}
+	return uint16((seq-1)%normalIDs) + 1
+}
 
 type window struct {
 	low      uint64 // oldest sequence number not done; == end if there is none
@@ -79,12 +91,17 @@ func (w *window) grow() {
 	w.ring = ring
 }
 
-// find gives the sequence number in flight that has the packet id, and its state.
-func (w *window) find(id uint16) (seq uint64, f flight) {
+// find gives the sequence number in flight that has the packet id, which is one
+// of this lane, and its state.
+func (w *window) find(id uint16, priority bool) (seq uint64, f flight) {
 	if id == 0 || w.low == w.end {
 		return 0, flightDone
 	}
-	seq = w.low + (uint64(id-1)+65535-(w.low-1)%65535)%65535
+	if priority {
+		seq = w.low + (uint64(id-priorityIDMin)+priorityIDs-(w.low-1)%priorityIDs)%priorityIDs
+	} else {
+		seq = w.low + (uint64(id-1)+normalIDs-(w.low-1)%normalIDs)%normalIDs
+	}
 	if seq >= w.end {
 		return 0, flightDone
 	}

@@ -10,6 +10,8 @@ import (
 type naiveWindow struct {
 	flights map[uint64]flight // those not done
 	byID    map[uint16]uint64
+
+	priority bool
 }
 
 func (n *naiveWindow) low() (low uint64, some bool) {
@@ -34,13 +36,13 @@ func (n *naiveWindow) check(w *window, next uint64) error {
 	}
 	for seq := w.low; seq < w.end; seq++ {
 		f, open := n.flights[seq]
-		if got, state := w.find(packetID(seq)); got != seq || state != f || open != (f != flightDone) {
-			return fmt.Errorf("find(%d) gives %d in state %d, want %d in state %d", packetID(seq), got, state, seq, f)
+		if got, state := w.find(packetID(seq, n.priority), n.priority); got != seq || state != f || open != (f != flightDone) {
+			return fmt.Errorf("find(%d) gives %d in state %d, want %d in state %d", packetID(seq, n.priority), got, state, seq, f)
 		}
 	}
 	for seq, f := range n.flights {
-		if got, state := w.find(packetID(seq)); got != seq || state != f {
-			return fmt.Errorf("find(%d) gives %d in state %d, want %d in state %d", packetID(seq), got, state, seq, f)
+		if got, state := w.find(packetID(seq, n.priority), n.priority); got != seq || state != f {
+			return fmt.Errorf("find(%d) gives %d in state %d, want %d in state %d", packetID(seq, n.priority), got, state, seq, f)
 		}
 	}
 	return nil
@@ -50,13 +52,17 @@ func TestWindowAgainstModel(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		// Begin anywhere, often shortly before packet ids wrap around.
-		next := 1 + r.Uint64N(10)*65535 + r.Uint64N(65535)
+		ids, priority := uint64(normalIDs), seed%4 >= 2
+		if priority {
+			ids = priorityIDs
+		}
+		next := 1 + r.Uint64N(10)*ids + r.Uint64N(ids)
 		if seed%2 == 0 {
-			next = 65535*(1+r.Uint64N(1<<20)) - r.Uint64N(50)
+			next = ids*(1+r.Uint64N(1<<20)) - r.Uint64N(50)
 		}
 		var w window
 		w.reset(next)
-		n := naiveWindow{flights: make(map[uint64]flight), byID: make(map[uint16]uint64)}
+		n := naiveWindow{flights: make(map[uint64]flight), byID: make(map[uint16]uint64), priority: priority}
 		for i := range 4000 {
 			// More is sent than acknowledged, until the ring is large; then
 			// less, until nothing is under way.
@@ -88,7 +94,7 @@ func windowStep(r *rand.Rand, w *window, n *naiveWindow, next *uint64, eager int
 		if !want {
 			return nil
 		}
-		id := packetID(*next)
+		id := packetID(*next, n.priority)
 		if seq, used := n.byID[id]; used || id == 0 {
 			return fmt.Errorf("packet id %d of %d is used by %d", id, *next, seq)
 		}
@@ -98,11 +104,14 @@ func windowStep(r *rand.Rand, w *window, n *naiveWindow, next *uint64, eager int
 		*next++
 		return nil
 	}
-	id := uint16(r.Uint32())
-	if low, some := n.low(); some && r.IntN(8) > 0 { // a likely one
-		id = packetID(low + r.Uint64N(2)*r.Uint64N(*next-low))
+	id := uint16(r.Uint32N(normalIDs + 1))
+	if n.priority {
+		id = priorityIDMin + uint16(r.Uint32N(priorityIDs))
 	}
-	seq, f := w.find(id)
+	if low, some := n.low(); some && r.IntN(8) > 0 { // a likely one
+		id = packetID(low+r.Uint64N(2)*r.Uint64N(*next-low), n.priority)
+	}
+	seq, f := w.find(id, n.priority)
 	if want, used := n.byID[id]; used != (f != flightDone) || used && seq != want {
 		return fmt.Errorf("find(%d) gives %d in state %d, want %d", id, seq, f, want)
 	}
@@ -123,48 +132,59 @@ func windowStep(r *rand.Rand, w *window, n *naiveWindow, next *uint64, eager int
 // A client that never acknowledges one message cannot make the window grow
 // without end, and packet ids stay unique.
 func TestWindowSpan(t *testing.T) {
-	const first = 65535 - 10
-	var w window
-	w.reset(first)
-	w.put(first, flightPuback)
-	used := map[uint16]bool{packetID(first): true}
-	seq := uint64(first + 1)
-	for ; w.room(seq); seq++ {
-		if id := packetID(seq); used[id] || id == 0 {
-			t.Fatalf("packet id %d of %d is in use", id, seq)
+	for _, priority := range []bool{false, true} {
+		first := uint64(normalIDs - 10)
+		if priority {
+			first = priorityIDs - 10
 		}
-		used[packetID(seq)] = true
-		w.put(seq, flightPuback)
-		w.set(seq, flightDone)
-	}
-	if got := seq - first; got != spanMax {
-		t.Errorf("span %d, want %d", got, spanMax)
-	}
-	if len(w.ring) > spanMax {
-		t.Errorf("ring of %d states for a span of %d", len(w.ring), spanMax)
-	}
-	w.set(first, flightDone)
-	if !w.room(seq) || w.ring != nil {
-		t.Errorf("all acknowledged: room %v, ring of %d", w.room(seq), len(w.ring))
+		var w window
+		w.reset(first)
+		w.put(first, flightPuback)
+		used := map[uint16]bool{packetID(first, priority): true}
+		seq := first + 1
+		for ; w.room(seq); seq++ {
+			if id := packetID(seq, priority); used[id] || id == 0 || priority != (id >= priorityIDMin) {
+				t.Fatalf("packet id %d of %d is in use, or of the other lane", id, seq)
+			}
+			used[packetID(seq, priority)] = true
+			w.put(seq, flightPuback)
+			w.set(seq, flightDone)
+		}
+		if got := seq - first; got != spanMax {
+			t.Errorf("span %d, want %d", got, spanMax)
+		}
+		if len(w.ring) > spanMax {
+			t.Errorf("ring of %d states for a span of %d", len(w.ring), spanMax)
+		}
+		w.set(first, flightDone)
+		if !w.room(seq) || w.ring != nil {
+			t.Errorf("all acknowledged: room %v, ring of %d", w.room(seq), len(w.ring))
+		}
 	}
 }
 
 func TestPacketIDs(t *testing.T) {
+	const p = true
 	for _, x := range []struct {
-		seq  uint64
-		want uint16
-	}{{1, 1}, {65535, 65535}, {65536, 1}, {2 * 65535, 65535}, {2*65535 + 1, 1}, {1<<63 + 5, uint16((uint64(1<<63)+4)%65535) + 1}} {
-		if got := packetID(x.seq); got != x.want {
-			t.Errorf("packetID(%d) = %d, want %d", x.seq, got, x.want)
+		seq      uint64
+		priority bool
+		want     uint16
+	}{
+		{1, false, 1}, {49151, false, 49151}, {49152, false, 1}, {2 * 49151, false, 49151}, {2*49151 + 1, false, 1},
+		{1, p, 49152}, {16384, p, 65535}, {16385, p, 49152}, {2 * 16384, p, 65535},
+		{1<<63 + 5, false, uint16((uint64(1<<63)+4)%49151) + 1}, {1<<63 + 5, p, 49152 + 4},
+	} {
+		if got := packetID(x.seq, x.priority); got != x.want {
+			t.Errorf("packetID(%d, %v) = %d, want %d", x.seq, x.priority, got, x.want)
 		}
 	}
 	var w window
 	w.reset(5)
-	if _, f := w.find(5); f != flightDone {
+	if _, f := w.find(5, false); f != flightDone {
 		t.Error("an empty window knows a packet id")
 	}
 	w.put(5, flightPuback)
-	if _, f := w.find(0); f != flightDone {
+	if _, f := w.find(0, false); f != flightDone {
 		t.Error("packet id 0 is known")
 	}
 }

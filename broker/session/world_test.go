@@ -112,9 +112,8 @@ func (w *world) begin() {
 func (w *world) end() {
 	w.sayPackets()
 	w.sayBatch()
-	if w.fx.Fetch {
-		r := &w.fx.Request
-		w.say("fetch queue=%d from=%d max=%d", r.Session, r.From, r.MaxMessages)
+	for _, r := range w.fx.Fetches {
+		w.say("fetch queue=%s from=%d max=%d", queueName(r.Session), r.From, r.MaxMessages)
 	}
 	w.sayDrops()
 	w.sayOrphans(w.fx.Orphans)
@@ -158,16 +157,33 @@ func (w *world) setLimits(a *args) {
 	l := &w.limits
 	for name, field := range map[string]*int{
 		"packet": &l.PacketBytesMax, "levels": &l.TopicLevelsMax, "clientid": &l.ClientIDBytesMax, "subs": &l.SubscriptionsMax,
-		"inflight": &l.InflightMax, "receive": &l.ReceiveMax, "queue": &l.QueueMessagesMax, "queuebytes": &l.QueueBytesMax,
+		"inflight": &l.InflightMax, "receive": &l.ReceiveMax,
 		"aliases": &l.TopicAliasMax, "topicbytes": &l.TopicBytesMax, "aliasbytes": &l.AliasBytesMax, "aliasesout": &l.TopicAliasOutMax,
 	} {
 		if a.has(name) {
 			*field = a.number(name)
 		}
 	}
+	q := &l.Queue
+	if a.has("queue") {
+		q.Messages = int64(a.number("queue"))
+	}
+	if a.has("queuebytes") {
+		q.Bytes = int64(a.number("queuebytes"))
+	}
+	if a.has("age") {
+		q.AgeSeconds = a.seconds("age")
+	}
+	if a.has("policy") {
+		q.Policy = map[string]persist.QueuePolicy{"reject": persist.Reject, "drop-oldest": persist.DropOldest, "drop-newest": persist.DropNewest}[a.text("policy")]
+	}
+	if a.has("qos0") {
+		q.QoS0 = map[string]QoS0{"off": QoS0Off, "memory": QoS0Memory}[a.text("qos0")]
+	}
 	if a.has("expiry") {
 		l.SessionExpiryMax = duration(a.text("expiry"))
 	}
+	l.Priority = l.Priority || a.flag("priority")
 	l.DeniedDisconnects, l.ResponseInfo = a.flag("deniedcloses"), a.text("responseinfo")
 	if a.has("keepalive") {
 		l.KeepAliveMax = duration(a.text("keepalive"))
@@ -274,6 +290,10 @@ func (w *world) restore(a *args) {
 	w.durable = 1
 	w.s = New(7, im.ClientID, 1, &w.limits)
 	w.s.Restore(&im)
+	if a.has("priohead") {
+		im.Head, im.Tail = uint64(a.number("priohead")), uint64(a.number("priotail"))
+		w.s.RestorePriority(&im)
+	}
 	w.s.Check()
 }
 
@@ -281,7 +301,7 @@ func (w *world) restore(a *args) {
 func (w *world) deliver(a *args) {
 	d := Delivery{
 		Topic: a.bytes("topic"), Payload: a.bytes("payload"), QoS: mqtt.QoS(a.number("qos")),
-		Seq: uint64(a.number("seq")), Retain: a.flag("retain"), Shared: a.flag("shared"), SubIDs: a.numbers("subids"),
+		Seq: uint64(a.number("seq")), Retain: a.flag("retain"), Shared: a.flag("shared"), Priority: a.flag("prio"), SubIDs: a.numbers("subids"),
 	}
 	if a.has("size") {
 		d.Payload = []byte(strings.Repeat("x", a.number("size")))
@@ -306,6 +326,9 @@ func (w *world) deliver(a *args) {
 // flags behind, or seq:released.
 func (w *world) fetched(a *args) {
 	f := persist.Fetched{Tag: w.s.ID, Epoch: w.s.Epoch, Session: w.s.Durable, From: uint64(a.number("from")), Next: uint64(a.number("next"))}
+	if a.flag("prio") {
+		f.Session = persist.PriorityOf(f.Session)
+	}
 	if a.has("epoch") {
 		f.Epoch = uint32(a.number("epoch"))
 	}

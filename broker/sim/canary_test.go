@@ -20,6 +20,7 @@ var canaries = []struct {
 }{
 	{"ack-before-commit", []string{"lost"}},
 	{"double-delivery", []string{"acknowledged"}},
+	{"lane-forgotten", []string{"packet id", "lost", "order", "stuck", "acknowledged"}},
 	{"lost-wake-up", []string{"stuck"}},
 	{"stale-connection", []string{"descriptor"}},
 }

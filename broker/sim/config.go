@@ -75,6 +75,10 @@ type config struct {
 	// connections that last must arrive.
 	calm bool
 
+	// filters of topics with priority. They are the same for a whole life of the
+	// world: a topic whose rule changes may be overtaken by itself.
+	priority []string
+
 	limits         session.Limits
 	connectionsMax int
 	connectBytes   int
@@ -176,6 +180,20 @@ func (w *World) drawConfig() config {
 	if c.shake && knownShakeRead {
 		c.turnBytes = 1 << 20
 	}
+	switch w.rng.IntN(6) {
+	case 0:
+		c.priority = []string{"s/#", plainTopics[w.rng.IntN(len(plainTopics))]}
+	case 1:
+		c.priority = []string{"r/+", plainTopics[0], plainTopics[1]}
+	case 2:
+		c.priority = []string{"#"}
+	}
+	if w.chance(0.2) {
+		// Small queues that reject: publishers of MQTT 3.1.1 are held back, others are
+		// refused or held. What a share group's member leaves is not yet held back
+		// for the next one's queue, see the worker's handOn.
+		c.limits.Queue.Messages, c.limits.Queue.Hold, c.shared = int64(pick(w, 2, 5, 20)), w.chance(0.5), false
+	}
 	if c.calm {
 		c.slow, c.outputBytes, c.large = 0, 8<<20, 0
 	}
@@ -206,5 +224,10 @@ func (c *config) patience() time.Duration {
 	return d
 }
 
-// quota tells whether the store may refuse publications.
-func (c *config) quota() bool { return c.pending > 0 }
+// quota tells whether the store, or a queue, may refuse publications.
+func (c *config) quota() bool { return c.pending > 0 || c.rejects() }
+
+// rejects tells whether queues are so small that they are full at times.
+func (c *config) rejects() bool {
+	return c.limits.Queue.Messages < session.DefaultLimits().Queue.Messages
+}

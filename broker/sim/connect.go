@@ -62,7 +62,7 @@ func (d *device) draw() *link {
 	w := d.w
 	l := &link{d: d, version: d.version, durable: d.keeps, inflight: make(map[uint16]bool), theirs: make(map[uint16]string)}
 	if !w.healing && w.chance(0.05) {
-		l.durable = !l.durable
+		l.durable = !l.durable && (l.version == mqtt.V5 || !w.cfg.rejects())
 	}
 	if w.ending {
 		l.durable = false

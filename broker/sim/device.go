@@ -76,6 +76,11 @@ type device struct {
 func newDevice(w *World, n int) *device {
 	d := &device{w: w, n: n, id: fmt.Sprintf("device-%d", n), version: pick(w, mqtt.V311, mqtt.V5),
 		keeps: w.chance(0.65), slow: w.chance(w.cfg.slow), asks: 0xFFFFFFFF, book: newBook(0)}
+	if d.version != mqtt.V5 && w.cfg.rejects() {
+		// It is neither held back nor told, for it empties a queue itself: its connection
+		// ends, over and over if the full queue is its own.
+		d.keeps = false
+	}
 	if d.version == mqtt.V5 {
 		if w.chance(0.3) {
 			d.asks = uint32(w.between(1, 20))

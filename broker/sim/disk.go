@@ -188,7 +188,11 @@ func (d *disk) crash() storage {
 		if d.w.chance(0.1) {
 			// Numbers need not be dense for ever, and only so one gets to those
 			// where packet ids begin anew.
-			s.tail = max(s.tail, s.tail/65535*65535+65535-uint64(d.w.rng.IntN(100)))
+			ids := uint64(49151)
+			if _, priority := persist.OfPriority(id); priority {
+				ids = 16384
+			}
+			s.tail = max(s.tail, s.tail/ids*ids+ids-uint64(d.w.rng.IntN(100)))
 		}
 		c.pending.Restore(id, s.counters())
 	}

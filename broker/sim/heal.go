@@ -247,6 +247,9 @@ func (d *device) requires(p *pub) bool {
 	if _, may := d.allowedTo(p.first, toRead, p.topic); !sent || !may {
 		return false
 	}
+	if p.qos > 0 && w.cfg.rejects() && !d.link.durable {
+		return false // a queue in memory cannot reject: it drops
+	}
 	if p.qos > 0 && d.book.requires(p, d, 1) {
 		return true
 	}

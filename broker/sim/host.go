@@ -67,7 +67,7 @@ func (h *host) start() {
 		nets = append(nets, v)
 	}
 	opt := worker.Options{
-		Workers: w.cfg.workers, Limits: w.cfg.limits, ConnectionsMax: w.cfg.connectionsMax,
+		Workers: w.cfg.workers, Limits: w.cfg.limits, Priority: w.cfg.priority, ConnectionsMax: w.cfg.connectionsMax,
 		ConnectTimeout: w.cfg.connectTimeout, ConnectBytesMax: w.cfg.connectBytes, OutputBytesMax: w.cfg.outputBytes,
 		Logger: zap.NewNop(), Now: w.now, Random: w.rng.Uint64, Wall: w.wall, Offload: h.offload, Guard: auth.NewGuard(guardOptions()),
 		ConnectionsPerAddressMax: w.cfg.perAddressMax, ConnectsPerSecondMax: w.cfg.connectsPerSecond,
@@ -264,7 +264,7 @@ func (h *host) settle() (ran bool) {
 func (h *host) waiting() bool {
 	n := 0
 	for _, x := range h.group.Workers() {
-		n += x.Counters().AcksWaiting
+		n += x.Owed()
 	}
 	return n > 0
 }

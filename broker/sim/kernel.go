@@ -37,6 +37,7 @@ type file struct {
 	tag      platform.Tag
 	readable bool // what it is watched for
 	writable bool
+	hangup   bool // it is not read, but must be seen to leave
 }
 
 const nobody = -1
@@ -112,8 +113,15 @@ func (v *vnet) Modify(fd int, tag platform.Tag, readable, writable bool) error {
 	if !f.watched {
 		v.k.w.fail("descriptor", "worker %d: modify of descriptor %d, which is not watched", v.id, fd)
 	}
-	f.tag, f.readable, f.writable = tag, readable, writable
+	f.tag, f.readable, f.writable, f.hangup = tag, readable, writable, false
 	return nil
+}
+
+// AwaitHangup implements worker.Net.
+func (v *vnet) AwaitHangup(fd int, tag platform.Tag, writable bool) error {
+	err := v.Modify(fd, tag, false, writable)
+	v.use(fd, "modify").hangup = true
+	return err
 }
 
 // Remove implements worker.Net.
@@ -204,7 +212,7 @@ func (v *vnet) ready(dst []platform.Event) []platform.Event {
 			Readable: f.readable && (len(s.rx) > 0 || s.rxEnd || s.reset),
 			Writable: f.writable && (len(s.tx) < s.txBytes || s.reset),
 			// That the peer only finished sending is told to those who read.
-			Hangup: s.reset || s.rxEnd && f.readable,
+			Hangup: s.reset || s.rxEnd && (f.readable || f.hangup),
 		}
 		if e.Readable || e.Writable || e.Hangup {
 			dst = append(dst, e)

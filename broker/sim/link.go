@@ -105,13 +105,15 @@ func (l *link) reluctant() bool { return l.d.slow && !l.d.w.chance(0.03) }
 
 func (l *link) arrived(int) {
 	l.keepAliveExcuse()
-	l.lastHeard = l.d.w.now
+	if !l.s.closed { // nobody hears what comes after that
+		l.lastHeard = l.d.w.now
+	}
 }
 
 // keepAliveExcuse notes when the broker may end the link for silence.
 func (l *link) keepAliveExcuse() {
 	w := l.d.w
-	if l.keepAlive > 0 && w.now.Sub(l.lastHeard) >= l.keepAlive+l.keepAlive/2 {
+	if l.keepAlive > 0 && (w.now.Sub(l.lastHeard) >= l.keepAlive+l.keepAlive/2 || l.s.withheld) {
 		l.excuse |= silent
 	}
 	if !l.connected && w.now.Sub(l.connectAt) >= w.cfg.connectTimeout {

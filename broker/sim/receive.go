@@ -226,7 +226,7 @@ func (l *link) judgeCount(m *mqtt.Publish, p *pub) {
 func (l *link) judgeOrder(m *mqtt.Publish, p *pub, retained bool) {
 	d := l.d
 	s := d.book
-	if retained || p.retain || p.expirySeconds != 0 || m.QoS == 0 && p.sends > 1 || p.will || p.fresh > 1 || d.w.cfg.quota() || s.receipt(p).total() > 1 || l.sharedToo(p) ||
+	if retained || p.retain || p.expirySeconds != 0 || m.QoS == 0 && p.sends > 1 || p.will || p.fresh > 1 || d.w.cfg.pending > 0 || s.receipt(p).total() > 1 || l.sharedToo(p) ||
 		!slices.ContainsFunc(s.grants, func(g *grant) bool {
 			return g.stands(p) && g.replaced == 0 && matches(g.filter, p.topic) && g.qos >= m.QoS && !(g.noLocal && p.from == d)
 		}) {

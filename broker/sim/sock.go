@@ -48,6 +48,7 @@ type sock struct {
 	unshaken bool       // which has failed
 
 	opened   mono.Time
+	withheld bool  // a read was told EAGAIN although there was something
 	closed   bool  // by the broker
 	closedAt int64 // stamp of that
 	gone     bool  // the client has closed: nobody reads tx
@@ -104,6 +105,7 @@ func (s *sock) read(w *World, b []byte) (int, error) {
 		return 0, unix.EAGAIN
 	}
 	if w.spurious() {
+		s.withheld = true
 		return 0, unix.EAGAIN
 	}
 	n := min(len(b), len(s.rx))

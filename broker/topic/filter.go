@@ -3,10 +3,13 @@ package topic
 // Matches tells whether a filter that has passed CheckFilter, and is not that of a
 // shared subscription, matches a topic name (MQTT5 4.7).
 func Matches(filter string, name []byte) bool {
-	if len(name) > 0 && name[0] == '$' && (filter[0] == '+' || filter[0] == '#') { // [MQTT-4.7.2-1]
+	return matches([]byte(filter), name)
+}
+
+func matches(f, name []byte) bool {
+	if len(name) > 0 && name[0] == '$' && (f[0] == '+' || f[0] == '#') { // [MQTT-4.7.2-1]
 		return false
 	}
-	f := []byte(filter)
 	for {
 		level, rest, more := cutLevel(f)
 		if string(level) == "#" {

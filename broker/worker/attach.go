@@ -68,6 +68,7 @@ func (w *Worker) attach(c *conn, p *mqtt.Connect, a *session.Admission) {
 	x.absence = nil
 	x.Internal = c.listener.internal
 	w.settleIn(c, x)
+	w.classify(x, userOf(p, a))
 	fx := w.begin(x)
 	x.Attach(fx, p, a, present, w.now)
 	w.end(x)
@@ -89,6 +90,14 @@ func foreign(old *client, a *session.Admission) bool {
 	return a.Identity != nil && old.Username != "" && old.Username != a.Identity.User
 }
 
+// userOf is who the client proved to be, or said, if nobody asked.
+func userOf(p *mqtt.Connect, a *session.Admission) string {
+	if a.Identity != nil {
+		return a.Identity.User
+	}
+	return string(p.Username)
+}
+
 // permitOf is what a session's client may do by new rules.
 func (x *client) permitOf(r *auth.Rules) *auth.Permit {
 	if x.identity != nil {
@@ -105,20 +114,24 @@ func (w *Worker) newClient(id string, durable bool) *client {
 		number = w.g.store.NewSessionID()
 	}
 	x.slot = slot
-	x.Session = *session.New(sessionID(w.id, slot, gen), id, number, w.g.limits)
+	x.Session = *session.New(sessionID(w.id, slot, gen), id, number, w.g.limitsOf(id, ""))
 	w.byID[id] = x
 	return x
 }
 
-// restore makes a session that the store kept.
-func (w *Worker) restore(im *persist.SessionImage) {
+// restore makes a session that the store kept; lane is its queue for messages
+// with priority, nil if there is none.
+func (w *Worker) restore(im, lane *persist.SessionImage) {
 	if im.ExpirySeconds == 0 {
-		w.restoreLeaving(im)
+		w.restoreLeaving(im, lane)
 		return
 	}
 	x := w.newClient(im.ClientID, false)
 	x.Durable = im.ID
 	x.Restore(im)
+	w.classify(x, im.Username)
+	w.relimit(x, im)
+	w.restoreLane(x, im, lane)
 	x.Internal = strings.HasPrefix(im.ClientID, session.InternalPrefix)
 	if rules := w.g.rules.Load(); rules != nil && !x.Internal {
 		x.SetPermit(x.permitOf(rules))
@@ -218,6 +231,7 @@ func (w *Worker) detach(c *conn) *client {
 	w.owe(c, x)
 	w.fx.Send = nil
 	d := x.Detach(&w.fx)
+	w.dropHold(x)
 	if d.Will != nil {
 		if d.Ends || d.Will.Delay == 0 {
 			w.publishWill(x, d.Will)

@@ -36,6 +36,7 @@ type bundleTo struct {
 	qos       mqtt.QoS
 	retain    bool
 	shared    bool
+	urgent    bool
 }
 
 // bundleBytesKeep is the capacity up to which a bundle's memory is kept in the pool.
@@ -78,7 +79,7 @@ func (b *bundle) put(m *publication) uint32 {
 func (b *bundle) delivery(i int) (d session.Delivery, to uint64) {
 	t := &b.to[i]
 	m := &b.msgs[t.msg]
-	d = session.Delivery{Msg: m.msg, Seq: t.seq, Expires: m.expires, QoS: t.qos, Retain: t.retain, Shared: t.shared,
+	d = session.Delivery{Msg: m.msg, Seq: t.seq, Expires: m.expires, QoS: t.qos, Retain: t.retain, Shared: t.shared, Priority: t.urgent && !canaryLaneForgotten,
 		SubIDs: b.ids[t.ids : t.ids+t.idsN]}
 	if m.msg != nil {
 		d.Topic, d.Props, d.Payload = m.msg.Topic, m.msg.Props, m.msg.Payload

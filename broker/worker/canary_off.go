@@ -9,4 +9,5 @@ const (
 	canaryLostWakeUp      = false
 	canaryDoubleDelivery  = false
 	canaryStaleConnection = false
+	canaryLaneForgotten   = false
 )

@@ -37,6 +37,7 @@ func (w *Worker) Check() {
 		bad("%d sessions, %d client ids, counted %d", sessions, len(w.byID), w.clients.used)
 	}
 	w.checkConns(bad)
+	w.checkHolds(bad)
 }
 
 // checkTurn: a turn leaves nothing behind.
@@ -73,7 +74,7 @@ func (w *Worker) checkConns(bad func(string, ...any)) {
 				bad("connection %d: its session has another", c.fd)
 			}
 		}
-		if c.paused && !w.stopping && !c.dying && c.client != nil && !(c.extra != nil && c.extra.timed) && c.client.Pending() < w.bounds.acks/2 && !c.blocked && !(w.pressed && slices.Contains(w.held, c)) {
+		if c.paused && !w.stopping && !c.dying && c.client != nil && !(c.extra != nil && c.extra.timed) && c.client.Pending() < w.bounds.acks/2 && !c.blocked && !(w.pressed && slices.Contains(w.held, c)) && w.heldBy(c) == nil {
 			bad("connection %d is paused, and nothing will change that", c.fd)
 		}
 		if c.paused && !w.stopping && !c.dying && c.client == nil && (c.extra == nil || c.extra.login == nil || !c.extra.login.busy) {

@@ -107,6 +107,10 @@ func (w *Worker) readable(c *conn, hangup bool) {
 	if c.paused && !hangup {
 		return
 	}
+	if w.heldBy(c) != nil {
+		w.lost(c, errLeft)
+		return
+	}
 	b := w.room(c)
 	free := b[len(b):cap(b)]
 	if c.client == nil { // what a stranger sends may have to be kept while his login is judged
@@ -133,6 +137,10 @@ func (w *Worker) readable(c *conn, hangup bool) {
 	}
 	w.take(c, b, b[len(b):len(b)+n])
 }
+
+// errLeft ends a connection whose client has gone while it was held back. What it sent
+// last is not read.
+var errLeft = errors.New("the client left while its messages waited for room in a queue")
 
 // strangerBytesMin is how much is read at once from a connection in the lobby, if
 // CONNECT may not be larger: enough for a ClientHello of today.
@@ -261,7 +269,7 @@ func (w *Worker) pause(c *conn) {
 // it reads what we send.
 func (w *Worker) unpause(c *conn) {
 	switch {
-	case !c.paused || c.dying || w.stopping || c.client == nil || c.client.Pending() >= w.bounds.acks/2:
+	case !c.paused || c.dying || w.stopping || c.client == nil || c.client.Pending() >= w.bounds.acks/2 || w.heldBy(c) != nil:
 	case c.extra != nil && w.throttle(c):
 	case w.clogged(c):
 		c.blocked = true
@@ -288,7 +296,13 @@ func (w *Worker) arm(c *conn) {
 	if c.extra != nil && c.extra.stage == stageShaking {
 		return // the poller does not watch it
 	}
-	if err := w.net.Modify(c.fd, connTag(c.slot, c.gen), !c.paused, c.wantWrite); err != nil {
+	var err error
+	if w.heldBy(c) != nil {
+		err = w.net.AwaitHangup(c.fd, connTag(c.slot, c.gen), c.wantWrite)
+	} else {
+		err = w.net.Modify(c.fd, connTag(c.slot, c.gen), !c.paused, c.wantWrite)
+	}
+	if err != nil {
 		w.lost(c, err)
 	}
 }

@@ -23,6 +23,7 @@ type sock struct {
 	net                *fakeNet
 	tag                platform.Tag
 	readable, writable bool // what it is watched for
+	hangup             bool
 	closed             bool
 	remote             netip.AddrPort
 	writes             int
@@ -66,8 +67,14 @@ func (n *fakeNet) Modify(fd int, tag platform.Tag, readable, writable bool) erro
 	if s.net != n || s.tag != tag {
 		panic(fmt.Sprintf("BUG: descriptor %d has tag %#x, not %#x", fd, s.tag, tag))
 	}
-	s.readable, s.writable = readable, writable
+	s.readable, s.writable, s.hangup = readable, writable, false
 	return nil
+}
+
+func (n *fakeNet) AwaitHangup(fd int, tag platform.Tag, writable bool) error {
+	err := n.Modify(fd, tag, false, writable)
+	n.sock(fd).hangup = true
+	return err
 }
 
 func (n *fakeNet) Remove(fd int) error {
@@ -141,7 +148,7 @@ func (n *fakeNet) events() []platform.Event {
 	slices.SortFunc(n.watched, func(a, b *sock) int { return cmp.Compare(a.fd, b.fd) })
 	for _, s := range n.watched {
 		e := platform.Event{Tag: s.tag, Readable: s.readable && (len(s.in) > 0 || s.end != nil), Writable: s.writable && s.room != 0}
-		e.Hangup = s.end == io.EOF && s.readable || s.end != nil && s.end != io.EOF
+		e.Hangup = s.end == io.EOF && (s.readable || s.hangup) || s.end != nil && s.end != io.EOF
 		if e.Readable || e.Writable || e.Hangup {
 			n.buf = append(n.buf, e)
 		}

@@ -19,6 +19,8 @@ import (
 type Options struct {
 	Workers         int // at least 1; at most 256
 	Limits          session.Limits
+	Priority        []string      // filters of topics whose messages overtake others on their way to each client
+	Classes         []QueueClass  // of sessions with queues of their own; the first that matches holds
 	ConnectionsMax  int           // in all; more are closed right after accept
 	ConnectTimeout  time.Duration // from accept to CONNECT
 	ConnectBytesMax int           // size of a CONNECT: what a peer can make us hold before we know it
@@ -48,6 +50,9 @@ type Options struct {
 type Group struct {
 	opt      Options
 	limits   *session.Limits
+	classes  []*class
+	internal session.Limits // of sessions of Sluice itself that no class names
+	priority topic.Set      // Options.Priority
 	index    *topic.Index
 	retained *topic.Retained
 	store    persist.Store
@@ -60,16 +65,20 @@ type Group struct {
 	permits sync.Map                   // session id -> *auth.Permit, of those with guarded subscriptions
 
 	connections atomic.Int64 // open, of all workers
+	holding     atomic.Int64 // clients that are held back, of all workers
 }
 
 // NewGroup makes the workers, each with the Net that nets gives it; they do not
 // run yet. SetStore and Restore come before the first of them does.
 func NewGroup(opt Options, nets []Net) *Group {
 	g := &Group{
-		opt: opt, limits: &opt.Limits, index: topic.NewIndex(), retained: topic.NewRetained(),
-		store: opt.Store, log: opt.Logger, guard: opt.Guard,
+		opt: opt, index: topic.NewIndex(), retained: topic.NewRetained(),
+		store: opt.Store, log: opt.Logger, guard: opt.Guard, priority: topic.NewSet(opt.Priority),
 		door: newDoor(opt.ConnectionsPerAddressMax, opt.ConnectsPerSecondMax, opt.ConnectsPerSecondPerAddressMax),
 	}
+	g.opt.Limits.Priority = len(opt.Priority) > 0
+	g.limits = &g.opt.Limits
+	g.setClasses(opt.Classes)
 	for i, n := range nets {
 		g.workers = append(g.workers, newWorker(g, i, n))
 	}
@@ -133,17 +142,19 @@ func (g *Group) owner(clientID []byte) *Worker {
 }
 
 // Restore makes the sessions and retained messages that the store kept. It
-// must be called before the workers run.
+// must be called after SetStore and before the workers run.
 func (g *Group) Restore(im *persist.Image) {
 	for _, m := range im.Retained {
 		kept := *m
 		kept.From = 0 // a session's id means nothing after a restart
 		g.retained.Set(&kept)
 	}
-	for i := range im.Sessions {
-		si := &im.Sessions[i]
-		w := g.owner([]byte(si.ClientID))
-		w.restore(si)
+	sessions, lanes := g.lanesOf(im)
+	for _, si := range sessions {
+		g.owner([]byte(si.ClientID)).restore(si, lanes[si.ID])
+	}
+	for _, w := range g.workers {
+		w.submit()
 	}
 }
 

@@ -59,7 +59,7 @@ func TestHostileClients(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 8))
 		rig := newRig(t, 2, func(o *Options) {
 			o.Limits = session.DefaultLimits()
-			o.Limits.ReceiveMax, o.Limits.InflightMax, o.Limits.QueueMessagesMax, o.Limits.SubscriptionsMax = 4, 3, 20, 5
+			o.Limits.ReceiveMax, o.Limits.InflightMax, o.Limits.Queue.Messages, o.Limits.SubscriptionsMax = 4, 3, 20, 5
 			o.OutputBytesMax = 3000
 		})
 		good := rig.connect("good", mqtt.V5, nil)

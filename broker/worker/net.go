@@ -13,6 +13,7 @@ type Net interface {
 	Add(fd int, tag platform.Tag, writable bool) error
 	AddListener(fd int, tag platform.Tag) error
 	Modify(fd int, tag platform.Tag, readable, writable bool) error
+	AwaitHangup(fd int, tag platform.Tag, writable bool) error // Modify, for one that is not read but must be seen to leave
 	Remove(fd int) error
 	Accept(fd int) (conn int, remote netip.AddrPort, err error)
 	Read(fd int, b []byte) (int, error)

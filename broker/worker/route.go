@@ -17,6 +17,7 @@ type publication struct {
 	msg     *mqtt.Message
 	from    uint64 // session id of the publisher
 	expires int64
+	urgent  bool           // its topic has priority; set by match, or by who routes it without that
 	keep    persist.OpKind // what the store is to do as the message is retained, 0: nothing
 }
 
@@ -43,6 +44,7 @@ type target struct {
 	qos     mqtt.QoS
 	retain  bool
 	shared  bool
+	urgent  bool // the message has priority
 }
 
 // durable is a delivery whose sequence number the store gives in settle.
@@ -127,7 +129,7 @@ func (w *Worker) send(t *target, m *publication, seq uint64) {
 	o := ownerOf(t.session)
 	if o == w.id {
 		d := session.Delivery{Topic: m.p.Topic, Payload: m.p.Payload, Props: m.p.Props, Msg: m.msg,
-			Seq: seq, SubIDs: t.ids, Expires: m.expires, QoS: t.qos, Retain: t.retain, Shared: t.shared}
+			Seq: seq, SubIDs: t.ids, Expires: m.expires, QoS: t.qos, Retain: t.retain, Shared: t.shared, Priority: t.urgent}
 		if m.msg != nil {
 			d.Props = m.msg.Props
 		} else if m.p.HasHopProps {
@@ -144,7 +146,7 @@ func (w *Worker) send(t *target, m *publication, seq uint64) {
 		}
 		w.routed[o] = b.put(m) + 1
 	}
-	b.add(bundleTo{session: t.session, seq: seq, msg: w.routed[o] - 1, qos: t.qos, retain: t.retain, shared: t.shared}, t.ids)
+	b.add(bundleTo{session: t.session, seq: seq, msg: w.routed[o] - 1, qos: t.qos, retain: t.retain, shared: t.shared, urgent: t.urgent}, t.ids)
 	w.posted = true
 }
 
@@ -164,7 +166,7 @@ func (w *Worker) enqueue(t *target, msg *mqtt.Message) {
 	ids := slices.Clone(t.ids) // the store keeps it
 	d := durable{target: *t, msg: msg}
 	d.target.ids = ids
-	d.op = w.batch.Enqueue(t.durable, msg, t.qos, t.retain, ids)
+	d.op = w.batch.Enqueue(t.queue(), msg, t.qos, t.retain, ids)
 	w.batch.Ops[d.op].Entry.Shared = t.shared
 	w.durables = append(w.durables, d)
 }
@@ -193,6 +195,7 @@ func (w *Worker) deliverBundle(b *bundle) {
 func (w *Worker) match(m *publication) []target {
 	w.g.index.Match(m.p.Topic, &w.hits)
 	w.merged, w.ids = w.merged[:0], w.ids[:0]
+	m.urgent = w.urgent(m.p.Topic)
 	if w.hits.Overlap {
 		w.mergeHits(m)
 		return w.merged
@@ -202,14 +205,14 @@ func (w *Worker) match(m *publication) []target {
 		if h.NoLocal && h.Subscriber == m.from || h.Marks&topic.Guarded != 0 && !w.g.mayReceive(h.Subscriber, m.p.Topic) { // [MQTT-3.8.3-3]
 			continue
 		}
-		w.merged = append(w.merged, w.target(h, m.p))
+		w.merged = append(w.merged, w.target(h, m))
 	}
 	return w.merged
 }
 
-func (w *Worker) target(h *topic.Subscription, p *mqtt.Publish) target {
-	t := target{session: h.Subscriber, durable: h.Durable, qos: min(p.QoS, mqtt.QoS(h.QoS)),
-		retain: p.Retain && h.AsPublished, shared: h.Shared()}
+func (w *Worker) target(h *topic.Subscription, m *publication) target {
+	t := target{session: h.Subscriber, durable: h.Durable, qos: min(m.p.QoS, mqtt.QoS(h.QoS)),
+		retain: m.p.Retain && h.AsPublished, shared: h.Shared(), urgent: m.urgent}
 	if h.ID != 0 {
 		w.ids = append(w.ids, h.ID)
 		t.ids = w.ids[len(w.ids)-1:]
@@ -229,7 +232,7 @@ func (w *Worker) mergeHits(m *publication) {
 			continue
 		}
 		if h.Shared() || open < 0 || w.merged[open].session != h.Subscriber {
-			w.merged = append(w.merged, w.target(h, m.p))
+			w.merged = append(w.merged, w.target(h, m))
 			if !h.Shared() {
 				open = len(w.merged) - 1
 			}
@@ -280,7 +283,7 @@ func (w *Worker) sendRetained(x *client, sub *session.Subscription) {
 		if sub.NoLocal && msg.From == x.ID || x.Guarded && !x.MayReceive(msg.Topic) {
 			continue
 		}
-		t := target{session: x.ID, durable: x.Durable, qos: min(msg.QoS, sub.QoS), retain: true}
+		t := target{session: x.ID, durable: x.Durable, qos: min(msg.QoS, sub.QoS), retain: true, urgent: w.urgent(msg.Topic)}
 		if sub.ID != 0 {
 			t.ids = []uint32{sub.ID}
 		}
@@ -289,7 +292,7 @@ func (w *Worker) sendRetained(x *client, sub *session.Subscription) {
 			continue
 		}
 		d := session.Delivery{Topic: msg.Topic, Props: msg.Props, Payload: msg.Payload, Msg: msg,
-			SubIDs: t.ids, Expires: msg.Expires, QoS: t.qos, Retain: true}
+			SubIDs: t.ids, Expires: msg.Expires, QoS: t.qos, Retain: true, Priority: t.urgent}
 		w.deliver(x.ID, &d)
 	}
 	clear(w.retained)

@@ -65,9 +65,10 @@ func (w *Worker) closeFD(c *conn) {
 
 // submit gives the batch to the store, and what it holds for durable sessions
 // to them: they learn of a message when it has its number.
-func (w *Worker) submit() {
+// It tells whether the store has refused nothing.
+func (w *Worker) submit() (taken bool) {
 	if w.batch.Empty() {
-		return
+		return true
 	}
 	if canaryDoubleDelivery {
 		w.loseDequeues()
@@ -76,6 +77,12 @@ func (w *Worker) submit() {
 	for i := range w.durables {
 		d := &w.durables[i]
 		d.seq = w.batch.Ops[d.op].Seq
+	}
+	if taken = len(w.batch.Refused) == 0; !taken && !w.again {
+		w.takeRefused()
+	}
+	if w.g.holding.Load() > 0 {
+		w.nudge()
 	}
 	w.batch.Reset()
 	for i := range w.durables {
@@ -91,6 +98,7 @@ func (w *Worker) submit() {
 	}
 	clear(w.durables)
 	w.durables = w.durables[:0]
+	return taken
 }
 
 // loseDequeues is the canary double-delivery.

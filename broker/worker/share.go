@@ -24,6 +24,7 @@ type leaving struct {
 	next    uint64   // of the queue, to be fetched
 	last    uint64   // message handed on last
 	by      int      // and after which of filters
+	first   *leaving // its queue for messages with priority, which is handed on before; nil: none, or done
 }
 
 // leaveStep is how much is handed on at a time.
@@ -57,7 +58,8 @@ func (w *Worker) redeliver(msg *mqtt.Message, filter string) bool {
 	p.QoS, p.Retain = msg.QoS, msg.Retain
 	m := publication{p: p, msg: msg, from: msg.From, expires: msg.Expires}
 	w.ids = w.ids[:0]
-	t := w.target(&h, p)
+	m.urgent = w.urgent(msg.Topic)
+	t := w.target(&h, &m)
 	if t.durable != 0 && t.qos > 0 {
 		w.enqueue(&t, m.message(w, true))
 	} else {
@@ -76,14 +78,17 @@ func (w *Worker) abandon(x *client) {
 	}
 	low, sent, tail := x.Backlog()
 	l := &leaving{durable: x.Durable, sent: sent, next: low}
+	if low, sent, tail := x.PriorityBacklog(); low < tail {
+		l.first = &leaving{durable: persist.PriorityOf(x.Durable), sent: sent, next: low}
+	}
 	subs := x.Subscriptions()
 	for i := range subs {
 		if isShare(subs[i].Filter) {
 			l.filters = append(l.filters, subs[i].Filter)
 		}
 	}
-	if len(l.filters) == 0 || low >= tail {
-		w.batch.Add(persist.Op{Kind: persist.OpDeleteSession, ID: x.Durable})
+	if len(l.filters) == 0 || low >= tail && l.first == nil {
+		w.deleteSession(x.Durable)
 		return
 	}
 	w.batch.Add(persist.Op{Kind: persist.OpPutSession, ID: x.Durable,
@@ -94,10 +99,13 @@ func (w *Worker) abandon(x *client) {
 
 // restoreLeaving goes on with a session that was leaving when the broker ended.
 // All that it has may have been sent.
-func (w *Worker) restoreLeaving(im *persist.SessionImage) {
+func (w *Worker) restoreLeaving(im, lane *persist.SessionImage) {
 	slot, gen := w.clients.put(nil)
 	w.clients.drop(slot) // only for the name, which nothing else will have
 	l := &leaving{durable: im.ID, sent: im.Tail, next: im.Head}
+	if lane != nil {
+		l.first = &leaving{durable: lane.ID, sent: lane.Tail, next: lane.Head}
+	}
 	for i := range im.Subscriptions {
 		if f := im.Subscriptions[i].Filter; isShare(f) {
 			l.filters = append(l.filters, f)
@@ -114,13 +122,20 @@ func isShare(filter string) bool {
 }
 
 func (w *Worker) fetchLeaving(tag uint64, l *leaving) {
+	if l.first != nil {
+		l = l.first
+	}
 	w.fetches = append(w.fetches, persist.FetchRequest{
 		Tag: tag, Session: l.durable, From: l.next, MaxMessages: leaveMessages, MaxBytes: leaveBytes,
 	})
 }
 
 // handOn takes what was fetched of a leaving session.
-func (w *Worker) handOn(l *leaving, f *persist.Fetched) {
+func (w *Worker) handOn(whole *leaving, f *persist.Fetched) {
+	l := whole
+	if l.first != nil {
+		l = l.first
+	}
 	for i := range f.Entries {
 		e := &f.Entries[i]
 		if !e.Shared || e.Msg == nil || e.QoS == 2 && e.Seq < l.sent {
@@ -131,8 +146,8 @@ func (w *Worker) handOn(l *leaving, f *persist.Fetched) {
 		if e.Msg.ID != l.last {
 			l.last, l.by = e.Msg.ID, 0
 		}
-		for ; l.by < len(l.filters); l.by++ {
-			filter := l.filters[l.by]
+		for ; l.by < len(whole.filters); l.by++ {
+			filter := whole.filters[l.by]
 			if _, rest, _ := topic.SplitShare(filter); topic.Matches(rest, e.Msg.Topic) && w.redeliver(e.Msg, filter) {
 				w.batch.Dequeue(l.durable, e.Seq)
 				l.by++
@@ -142,11 +157,16 @@ func (w *Worker) handOn(l *leaving, f *persist.Fetched) {
 	}
 	if f.Err == nil && f.Next > l.next {
 		l.next = f.Next
-		w.fetchLeaving(f.Tag, l)
+		w.fetchLeaving(f.Tag, whole)
+		return
+	}
+	if whole.first != nil {
+		whole.first = nil
+		w.fetchLeaving(f.Tag, whole)
 		return
 	}
 	// Nothing more, or nothing that can be read: then the rest is lost with the session, as
 	// it would be without the group.
 	delete(w.leaving, f.Tag)
-	w.batch.Add(persist.Op{Kind: persist.OpDeleteSession, ID: l.durable})
+	w.deleteSession(l.durable)
 }

@@ -20,8 +20,10 @@ type Stats struct {
 	Expired               uint64 // sessions
 	RetainedRefused       uint64 // retained messages over the limit
 	Pauses                uint64 // a client was not read for a while
+	Held                  uint64 // publications that a full queue or store refused, and whose publisher was held back
 	Dropped               session.Drops
 
+	Holding     int // clients that are held back
 	Connections int
 	Sessions    int
 	AcksWaiting int
@@ -37,6 +39,7 @@ func (w *Worker) Snapshot(answer chan<- Stats) {
 func (w *Worker) Counters() Stats {
 	s := w.stats
 	s.Sent, s.Dropped = w.fx.Sent, w.fx.Dropped
+	s.Holding = len(w.holding)
 	s.Connections, s.Sessions, s.AcksWaiting = w.conns.used, w.clients.used, w.fx.Waiting
 	return s
 }
@@ -62,6 +65,8 @@ func (s *Stats) Add(o *Stats) {
 	s.Expired += o.Expired
 	s.RetainedRefused += o.RetainedRefused
 	s.Pauses += o.Pauses
+	s.Held += o.Held
+	s.Holding += o.Holding
 	s.Dropped.Add(&o.Dropped)
 	s.Connections += o.Connections
 	s.Sessions += o.Sessions

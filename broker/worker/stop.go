@@ -29,9 +29,9 @@ func (w *Worker) Quiesce() {
 }
 
 // Waiting asks for the number of acknowledgements of this worker that wait for
-// the store; the answer comes through the channel.
+// the store, and for nothing else; the answer comes through the channel.
 func (w *Worker) Waiting(answer chan<- int) {
-	w.Call(func(w *Worker) { answer <- w.fx.Waiting })
+	w.Call(func(w *Worker) { answer <- w.Owed() })
 }
 
 // Stop closes all connections and makes Run return.

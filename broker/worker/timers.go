@@ -31,6 +31,7 @@ const (
 	timerLogin                      // a login that was slowed down goes on
 	timerRate                       // read again from who sent too much
 	timerIdentity                   // a token has expired
+	timerHold                       // submit again what was refused
 )
 
 type timer struct {
@@ -128,7 +129,7 @@ func (w *Worker) timerStands(t timer) bool {
 	case timerConn, timerLobby:
 		c, ok := w.conns.get(uint32(t.name), uint32(t.name>>32))
 		return ok && (t.kind == timerConn || c.client == nil)
-	case timerLogin, timerRate, timerIdentity:
+	case timerLogin, timerRate, timerIdentity, timerHold:
 		_, ok := w.conns.get(uint32(t.name), uint32(t.name>>32))
 		return ok
 	case timerClient:
@@ -156,7 +157,7 @@ func (w *Worker) timerDue(t timer) {
 		}
 	case timerListeners:
 		w.resumeListeners()
-	case timerLogin, timerRate, timerIdentity:
+	case timerLogin, timerRate, timerIdentity, timerHold:
 		if c, ok := w.conns.get(uint32(t.name), uint32(t.name>>32)); ok && !c.dying {
 			w.lookAgain(c, t)
 		}
@@ -175,6 +176,8 @@ func (w *Worker) lookAgain(c *conn, t timer) {
 			c.extra.timed = false
 			w.unpause(c)
 		}
+	case timerHold:
+		w.holdDue(c, t)
 	case timerIdentity:
 		switch at, ok := w.expiries[c.name()]; {
 		case !ok: // it was renewed by one that does not expire

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -43,6 +44,9 @@ type Worker struct {
 	leaving   map[uint64]*leaving  // by the id of the session that was
 	debts     map[string]rate      // of clients that have gone, by client id; see owe
 	expiries  map[uint64]mono.Time // when the identities of connections end, by name; few have one
+	holds     map[uint64]*hold     // by session id
+	holding   []*hold              // the same, those first that were not tried for longest
+	hungry    atomic.Bool          // some are held, and no nudge is on its way; any worker
 
 	// of the turn
 	fx       session.Effects
@@ -56,6 +60,7 @@ type Worker struct {
 	pressed  bool    // a worker we post to is congested
 	posted   bool    // the connection being read has given something to another worker
 	held     []*conn // not read until the congestion is over
+	again    bool    // what is being submitted was refused before
 	drained  []*conn // their output was over its limit and has been written since
 	stopping bool
 	stopped  bool
@@ -90,6 +95,7 @@ func newWorker(g *Group, id int, n Net) *Worker {
 		id: id, g: g, net: n, log: g.log.With(zap.Int("worker", id)),
 		events: make([]platform.Event, 256),
 		byID:   make(map[string]*client), expiries: make(map[uint64]mono.Time), leaving: make(map[uint64]*leaving), debts: make(map[string]rate),
+		holds:  make(map[uint64]*hold),
 		buf:    make([]byte, readBytes),
 		bounds: bounds{acks: acksMax, turnBytes: turnBytesMax},
 	}
@@ -234,7 +240,7 @@ func ownerOf(id uint64) int { return int(id >> 56) }
 func (w *Worker) settled(s *settled) {
 	for _, t := range s.tokens {
 		c, ok := w.client(t.Session)
-		if !ok {
+		if !ok || s.err != nil && w.holdsBack(t, s.err) {
 			continue
 		}
 		fx := w.begin(c)
@@ -263,7 +269,7 @@ func (w *Worker) fetchedMail(f *persist.Fetched) {
 // begin readies the effects for an event of a session.
 func (w *Worker) begin(c *client) *session.Effects {
 	fx := &w.fx
-	fx.Close, fx.Fetch = false, false
+	fx.Close = false
 	fx.Send, fx.Blocked = nil, false
 	if k := c.conn; k != nil {
 		// Nothing follows the packet that closes a connection [MQTT-3.14.4-1].
@@ -290,8 +296,9 @@ func (w *Worker) end(c *client) {
 			w.kill(k, fx.Reason, fx.Detail)
 		}
 	}
-	if fx.Fetch {
-		w.fetches = append(w.fetches, fx.Request)
+	if len(fx.Fetches) > 0 {
+		w.fetches = append(w.fetches, fx.Fetches...)
+		fx.Fetches = fx.Fetches[:0]
 	}
 }
 

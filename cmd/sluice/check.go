@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"sluice/bridge"
 	"sluice/broker/front"
 	"sluice/configs"
 )
@@ -86,6 +87,7 @@ func checkBridges(cfg *configs.Config) error {
 			continue
 		}
 		o.DialLocal = func(context.Context) (net.Conn, error) { panic("BUG: a check dials") }
+		o.Backlog = func(string) (bridge.Backlog, bool) { panic("BUG: a check looks into a session") }
 		if err := o.Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("bridge %q: %w", o.Name, err))
 		}

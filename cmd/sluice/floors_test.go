@@ -27,6 +27,7 @@ var floor = map[string]int{
 	"sluice/persist/storetest":  5,
 	"sluice/broker/sim":         5,
 	"sluice/broker":             5,
+	"sluice/broker/admin":       6,
 	"sluice/broker/conformance": 6,
 	"sluice/bridge":             5,
 	"sluice/configs":            5,

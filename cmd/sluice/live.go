@@ -22,18 +22,22 @@ import (
 // DESIGN. What changes on a gateway while it runs are files: certificates that
 // are renewed, users, rules. They are looked at when SIGHUP comes and when they
 // change, all of one kind are read and judged before the first takes effect, and what
-// is broken changes nothing: the old stays, and the log says why.
+// is broken changes nothing: the old stays, and the log says why. With SIGHUP the
+// configuration is read again, too, and the bridges become what it says; the rest
+// of it needs a restart, and the log says that.
 
 // live is what can change without a restart.
 type live struct {
-	cfg    *configs.Config
-	log    *zap.Logger
-	broker *broker.Broker
-	tls    []*front.TLS
-	secret []byte // of auth.Sources
-	last   auth.Sources
-	watch  *front.Watcher
-	wake   chan []string
+	cfg     *configs.Config
+	load    func() (*configs.Config, error) // reads the configuration again
+	log     *zap.Logger
+	broker  *broker.Broker
+	bridges *bridges
+	tls     []*front.TLS
+	secret  []byte // of auth.Sources
+	last    auth.Sources
+	watch   *front.Watcher
+	wake    chan []string
 }
 
 // watchEvery is how often files are looked at: a renewal need not take effect
@@ -41,7 +45,7 @@ type live struct {
 const watchEvery = 5 * time.Second
 
 func newLive(cfg *configs.Config, log *zap.Logger) *live {
-	l := &live{cfg: cfg, log: log, secret: make([]byte, 32), wake: make(chan []string, 1)}
+	l := &live{cfg: cfg, log: log, bridges: newBridges(log), secret: make([]byte, 32), wake: make(chan []string, 1)}
 	_, _ = rand.Read(l.secret) // documented never to fail
 	return l
 }
@@ -172,6 +176,25 @@ func (l *live) reload(why zap.Field) {
 	}
 	if len(changed) > 0 || why.Key == "signal" {
 		l.log.Info("files read again", why, zap.Strings("changed", changed))
+	}
+}
+
+// reconfigure reads the configuration again and changes what can be changed.
+func (l *live) reconfigure() {
+	fresh, err := l.load()
+	if err != nil {
+		l.log.Error("the configuration stays as it was: the new one is wrong", zap.Error(err))
+		return
+	}
+	c, err := l.bridges.apply(fresh, l.broker)
+	if err != nil {
+		l.log.Error("bridges cannot all be changed", zap.Error(err))
+	}
+	if c.Any() {
+		l.log.Info("bridges changed", zap.Strings("added", c.Added), zap.Strings("changed", c.Changed), zap.Strings("removed", c.Removed), zap.Strings("untouched", c.Kept))
+	}
+	if later := fresh.Differences(l.cfg); len(later) > 0 {
+		l.log.Warn("the configuration has changed in what takes effect after a restart only", zap.Strings("keys", later))
 	}
 }
 

@@ -1,10 +1,11 @@
 // Command sluice is the broker: `sluice run` serves, `sluice check` says what is
 // wrong with a configuration, `sluice passwd` and `sluice acl` look after its
-// users and what they may do, `sluice version` names the build.
+// users and what they may do, `sluice status` asks a running broker how it is, `sluice
+// store` looks after its store, `sluice version` names the build.
 //
 // Exit status: 0 after an orderly end, and where the answer is yes; 1 when something
 // failed that was asked for rightly, and where the answer is no; 2 when the command
-// line, the configuration or a file that it names is wrong.
+// line, the configuration or a file that it names is wrong; 3 when no broker runs there.
 package main
 
 import (
@@ -25,6 +26,7 @@ const (
 	exitOK      = 0
 	exitFailure = 1
 	exitUsage   = 2
+	exitNobody  = 3
 )
 
 // commands are the subcommands; each has a Run method.
@@ -33,6 +35,8 @@ type commands struct {
 	Check   checkCmd   `cmd:"" help:"Check a configuration and the files that it names, and change nothing."`
 	Passwd  passwdCmd  `cmd:"" help:"Add a user to a password file, change its password, or remove it."`
 	ACL     aclCmd     `cmd:"" name:"acl" help:"Ask an ACL file."`
+	Status  statusCmd  `cmd:"" help:"Ask the running broker how it is."`
+	Store   storeCmd   `cmd:"" help:"Look after the store."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

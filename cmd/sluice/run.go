@@ -1,22 +1,18 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/signal"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"go.uber.org/zap"
 
-	"sluice/bridge"
 	"sluice/broker"
 	"sluice/broker/front"
 	"sluice/broker/session"
@@ -49,7 +45,8 @@ func (r *runCmd) Run() error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	return serve(cfg, log, signals)
+	load := func() (*configs.Config, error) { return loadConfig(r.Config, r.Listen, r.Data) }
+	return serve(cfg, load, log, signals)
 }
 
 // loadConfig reads the file, if any, and lays the command line over it.
@@ -65,8 +62,8 @@ func loadConfig(path string, listen []string, data string) (*configs.Config, err
 	return cfg, cfg.Validate()
 }
 
-// serve is the life of the process, top to bottom.
-func serve(cfg *configs.Config, log *zap.Logger, signals <-chan os.Signal) error {
+// serve is the life of the process, top to bottom. load reads the configuration again.
+func serve(cfg *configs.Config, load func() (*configs.Config, error), log *zap.Logger, signals <-chan os.Signal) error {
 	began := time.Now()
 	for _, w := range cfg.Warnings() {
 		log.Warn("configuration", zap.String("warning", w))
@@ -79,16 +76,16 @@ func serve(cfg *configs.Config, log *zap.Logger, signals <-chan os.Signal) error
 	if err != nil {
 		return err
 	}
-	var bridges []*bridge.Bridge
 	l := newLive(cfg, log)
+	l.load = load
 	o, err := brokerOptions(cfg, l, dir, files, log)
 	if err != nil {
 		return err
 	}
 	o.Attach = func(b *broker.Broker) error {
-		var err error
-		if bridges, err = startBridges(cfg, b, log); err != nil {
-			err = errors.Join(err, closeBridges(bridges))
+		_, err := l.bridges.apply(cfg, b)
+		if err != nil {
+			err = errors.Join(err, l.bridges.close())
 		}
 		return err
 	}
@@ -103,11 +100,15 @@ func serve(cfg *configs.Config, log *zap.Logger, signals <-chan os.Signal) error
 	}
 
 	l.start(b)
+	answers := answer(b, l, cfg, dir, log)
 	err = work(b, l, log, signals)
 	l.close()
+	if answers != nil {
+		err = errors.Join(err, answers.Close())
+	}
 	_ = platform.Notify("STOPPING=1") // of no consequence any more
 	began = time.Now()
-	err = errors.Join(err, closeBridges(bridges), b.Close())
+	err = errors.Join(err, l.bridges.close(), b.Close())
 	log.Info("stopped", zap.Duration("took", time.Since(began)))
 	return err
 }
@@ -119,6 +120,7 @@ func work(b *broker.Broker, l *live, log *zap.Logger, signals <-chan os.Signal) 
 		case s := <-signals:
 			if s == syscall.SIGHUP {
 				l.reload(zap.Stringer("signal", s))
+				l.reconfigure()
 				continue
 			}
 			log.Info("stopping", zap.Stringer("signal", s))
@@ -153,8 +155,7 @@ func brokerOptions(cfg *configs.Config, live *live, dir string, files uint64, lo
 			SubscriptionsMax:    l.SubscriptionsMax,
 			InflightMax:         l.InflightMax,
 			ReceiveMax:          l.ReceiveMax,
-			QueueMessagesMax:    l.QueueMessagesMax,
-			QueueBytesMax:       int(l.QueueBytesMax),
+			Queue:               sessionQueue(&cfg.Queue),
 			SessionExpiryMax:    time.Duration(l.SessionExpiryMax),
 			KeepAliveMax:        time.Duration(l.KeepaliveMax),
 			TopicAliasMax:       l.TopicAliasMax,
@@ -165,6 +166,8 @@ func brokerOptions(cfg *configs.Config, live *live, dir string, files uint64, lo
 			RetainedMessagesMax: l.RetainedMessagesMax,
 			RetainedBytesMax:    int(l.RetainedBytesMax),
 		},
+		Classes:         append(bridgeClasses(cfg), queueClasses(&cfg.Queue)...),
+		Priority:        cfg.Queue.Priority,
 		ConnectionsMax:  l.ConnectionsMax,
 		ConnectTimeout:  time.Duration(l.ConnectTimeout),
 		ConnectBytesMax: int(l.ConnectBytesMax),
@@ -226,90 +229,11 @@ func openStore(cfg *configs.Config, dir string, e persist.Events, log *zap.Logge
 	}
 	o := bolt.DefaultOptions()
 	o.Path, o.Events, o.Logger = dir, e, log
-	o.CommitInterval = time.Duration(cfg.Store.CommitInterval)
+	if err := o.SetPreset(cfg.Store.Preset); err != nil {
+		return nil, err
+	}
+	o.CommitInterval, o.CommitIntervalMax = cfg.Store.Intervals(o.CommitInterval, o.CommitIntervalMax)
+	o.WriteBudgetBytes = int64(cfg.Store.WriteBudget)
 	o.MaxFileBytes = int64(cfg.Store.MaxBytes)
 	return bolt.Open(o)
-}
-
-// startBridges attaches every bridge to its session, so that messages are
-// queued for it from now on, and lets it connect. Sessions of bridges that are
-// not configured any more gather nothing further, but keep what they have: it
-// may be a mistake in the configuration.
-func startBridges(cfg *configs.Config, b *broker.Broker, log *zap.Logger) (started []*bridge.Bridge, err error) {
-	hostname, err := os.Hostname()
-	if err != nil {
-		return nil, fmt.Errorf("host name, for the bridges' client ids: %w", err)
-	}
-	filters := map[string][]string{}
-	for _, s := range b.Sessions(session.InternalPrefix) {
-		filters[s.ClientID] = s.Filters
-	}
-	for i := range cfg.Bridges {
-		o, err := bridgeOptions(&cfg.Bridges[i], hostname)
-		if err != nil {
-			return started, err
-		}
-		o.DialLocal = b.Dial
-		o.StaleFilters = stale(filters[o.SessionName()], o.OutFilters())
-		delete(filters, o.SessionName())
-		x, err := bridge.New(o, log.Named("bridge").With(zap.String("bridge", o.Name)))
-		if err != nil {
-			return started, fmt.Errorf("bridge %q: %w", o.Name, err)
-		}
-		if err := x.Start(context.Background()); err != nil {
-			return started, fmt.Errorf("bridge %q: %w", o.Name, err)
-		}
-		started = append(started, x)
-	}
-	for id, f := range filters {
-		if len(f) > 0 {
-			log.Warn("a bridge is not configured any more: nothing further is queued for it; what is queued stays until a bridge of that name is configured again",
-				zap.String("session", id))
-			b.Mute(id)
-		}
-	}
-	return started, nil
-}
-
-// stale gives the filters that a session has and no route wants.
-func stale(have, want []string) []string {
-	return slices.DeleteFunc(slices.Clone(have), func(f string) bool { return slices.Contains(want, f) })
-}
-
-func bridgeOptions(c *configs.Bridge, hostname string) (bridge.Options, error) {
-	password, err := c.ReadPassword()
-	if err != nil {
-		return bridge.Options{}, fmt.Errorf("bridge %q: password_file: %w", c.Name, err)
-	}
-	o := bridge.Defaults()
-	o.Name, o.Address, o.ClientID = c.Name, c.Address, c.ClientIDOn(hostname)
-	o.Username, o.Password = c.Username, password
-	o.BridgeBit = c.BridgeBit
-	o.TLS = bridge.TLS{
-		CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile, ServerName: c.ServerName,
-		ALPN: c.ALPN, InsecureSkipVerify: c.InsecureSkipVerify,
-	}
-	o.KeepAlive, o.ConnectTimeout = time.Duration(c.Keepalive), time.Duration(c.ConnectTimeout)
-	o.ReconnectMin, o.ReconnectMax = time.Duration(c.ReconnectMin), time.Duration(c.ReconnectMax)
-	o.InflightMax, o.InflightMaxBytes = c.InflightMax, int(c.InflightBytesMax)
-	o.MaxPacketBytes, o.MaxPayloadBytes = int(c.PacketBytesMax), int(c.PayloadBytesMax)
-	o.OutMaxMessagesPerSecond, o.OutMaxBytesPerSecond = c.MessagesPerSecondMax, int(c.BytesPerSecondMax)
-	for _, r := range c.Routes {
-		d := bridge.Out
-		if r.Direction == "in" {
-			d = bridge.In
-		}
-		o.Routes = append(o.Routes, bridge.Route{
-			Direction: d, Filter: r.Filter, LocalPrefix: r.LocalPrefix, RemotePrefix: r.RemotePrefix, QoS: uint8(r.QoS),
-		})
-	}
-	return o, nil
-}
-
-func closeBridges(bs []*bridge.Bridge) error {
-	var errs []error
-	for _, x := range bs {
-		errs = append(errs, x.Close())
-	}
-	return errors.Join(errs...)
 }

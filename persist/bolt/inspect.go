@@ -32,6 +32,7 @@ type Inspection struct {
 // SessionInfo is an overview of a session.
 type SessionInfo struct {
 	ID            uint64              `json:"id"`
+	Priority      bool                `json:"priority,omitempty"` // its queue for messages with priority
 	ClientID      string              `json:"client_id"`
 	Username      string              `json:"username,omitempty"`
 	Version       mqtt.Version        `json:"version"`
@@ -63,8 +64,9 @@ func Inspect(path string) (*Inspection, error) {
 		in.DamagedRecords = l.skipped
 		for i := range l.image.Sessions {
 			x := &l.image.Sessions[i]
+			id, priority := persist.OfPriority(x.ID)
 			in.Sessions = append(in.Sessions, SessionInfo{
-				ID: x.ID, ClientID: x.ClientID, Username: x.Username, Version: x.Version, ExpirySeconds: x.ExpirySeconds,
+				ID: id, Priority: priority, ClientID: x.ClientID, Username: x.Username, Version: x.Version, ExpirySeconds: x.ExpirySeconds,
 				Subscriptions: len(x.Subscriptions), Inbound: len(x.Inbound), Messages: l.queues[i].Depth, Bytes: l.queues[i].Bytes,
 				Head: x.Head, Tail: x.Tail, Will: x.Will != nil, Limits: x.Queue,
 			})

@@ -84,13 +84,28 @@ func (l *loader) loadState() {
 		}
 	}
 	for _, b := range []*bbolt.Bucket{l.b.session, l.b.queue, l.b.counter, l.b.sub, l.b.inbound} {
-		if k, _ := b.Cursor().Last(); len(k) >= 8 {
+		k, _ := lastOfSessions(b)
+		if len(k) >= 8 {
 			l.state.SessionID = max(l.state.SessionID, binary.BigEndian.Uint64(k))
+		}
+		if k, _ = b.Cursor().Last(); len(k) >= 8 { // or what is left of a session
+			id, _ := persist.OfPriority(binary.BigEndian.Uint64(k))
+			l.state.SessionID = max(l.state.SessionID, id)
 		}
 	}
 	if k, _ := l.b.message.Cursor().Last(); len(k) >= 8 {
 		l.state.MessageID = max(l.state.MessageID, binary.BigEndian.Uint64(k))
 	}
+}
+
+// lastOfSessions gives the last record that does not belong to a queue for
+// messages with priority: those come behind all others.
+func lastOfSessions(b *bbolt.Bucket) (k, v []byte) {
+	c := b.Cursor()
+	if k, _ = c.Seek(binary.BigEndian.AppendUint64(nil, persist.PriorityOf(0))); k == nil {
+		return c.Last()
+	}
+	return c.Prev()
 }
 
 func (l *loader) loadSessions() {

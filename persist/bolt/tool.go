@@ -132,7 +132,7 @@ func Compact(path string) (r CompactReport, err error) {
 		f.Close()
 		return r, err
 	}
-	db.NoSync, db.NoFreelistSync = true, false
+	db.NoSync, db.NoFreelistSync, db.AllocSize = true, false, pageBytes
 	err = s.view(func(tx *bbolt.Tx) error { return copyBuckets(db, tx, func() error { return nil }) })
 	if err == nil {
 		err = db.Sync()

@@ -253,11 +253,11 @@ func testIDs(r *rig) {
 	for round := range 4 {
 		for range 10 {
 			sid, mid := r.st.NewSessionID(), r.st.NewMessageID()
-			if sid == 0 || mid == 0 || sessions[sid] || messages[mid] {
+			if _, priority := persist.OfPriority(sid); priority || sid == 0 || mid == 0 || sessions[sid] || messages[mid] {
 				r.t.Fatalf("id given out again: session %d, message %d", sid, mid)
 			}
 			sessions[sid], messages[mid] = true, true
-			r.durable(putSession(sid, "c"))
+			r.durable(putSession(sid, "c"), putSession(persist.PriorityOf(sid), "c"))
 			r.durable(enqueue(sid, &mqtt.Message{Topic: []byte("t"), ID: mid}, 1))
 		}
 		if round%2 == 0 {

@@ -115,6 +115,9 @@ func testReject(r *rig) {
 		if s, ok := r.settled[tok]; !ok || !errors.Is(s.err, persist.ErrQueueFull) {
 			r.t.Fatalf("settled %v with %v", ok, s.err)
 		}
+		if f := batch.Refused; len(f) != 1 || f[0].Token != tok || f[0].First != 0 || f[0].End != len(ops) || f[0].Err != persist.ErrQueueFull {
+			r.t.Fatalf("refused: %+v", f)
+		}
 		for i := range batch.Ops {
 			if batch.Ops[i].Seq != 0 {
 				r.t.Fatalf("op %d has sequence number %d", i, batch.Ops[i].Seq)
@@ -141,6 +144,62 @@ func testReject(r *rig) {
 	for range 20 {
 		r.durable(enqueue(a, r.message("t", strings.Repeat("x", 100)), 1))
 	}
+}
+
+// What is refused in a batch is in Batch.Refused; what comes behind it does not
+// overtake it.
+func testRefusals(r *rig) {
+	a, b, c := r.limited(persist.QueueLimits{Messages: 3, Bytes: 100}), r.session("b"), r.session("c")
+	var batch persist.Batch
+	var tokens []persist.Token
+	group := func(from uint64, ops ...persist.Op) {
+		tok := r.token()
+		tok.Session = from
+		tokens = append(tokens, tok)
+		batch.Begin(tok)
+		for _, op := range ops {
+			batch.Add(op)
+		}
+		batch.End()
+	}
+	big, small, other := r.message("t", strings.Repeat("x", 98)), r.message("t", "x"), r.message("u", "x")
+	group(7, enqueue(a, small, 1), enqueue(b, small, 1)) // taken
+	group(7, enqueue(b, big, 1), enqueue(a, big, 1))     // too large
+	group(7, enqueue(a, other, 1))                       // behind it in a
+	group(7, enqueue(b, small, 1))                       // behind it by topic
+	group(8, enqueue(b, small, 1))                       // another publisher
+	group(7, enqueue(c, r.message("v", "x"), 1))         // another topic and queue
+	r.st.Submit(&batch)
+	var refused []persist.Token
+	for _, x := range batch.Refused {
+		refused = append(refused, x.Token)
+		for i := x.First; i < x.End; i++ {
+			if batch.Ops[i].Seq != 0 || x.Err != persist.ErrQueueFull {
+				r.t.Fatalf("op %d has sequence number %d, %v", i, batch.Ops[i].Seq, x.Err)
+			}
+		}
+	}
+	if len(refused) != 3 || refused[0] != tokens[1] || refused[1] != tokens[2] || refused[2] != tokens[3] {
+		r.t.Fatalf("refused %v of %v", refused, tokens)
+	}
+	for i := range batch.Ops {
+		if batch.Ops[i].Seq != 0 {
+			if _, err := r.model.apply(&batch.Ops[i]); err != nil {
+				r.t.Fatal(err)
+			}
+		}
+	}
+	for _, i := range []int{0, 4, 5} {
+		r.await(tokens[i])
+	}
+	r.want("a", r.seqs(a), 1)
+	r.want("b", r.seqs(b), 1, 2)
+	r.want("c", r.seqs(c), 1)
+	batch.Reset()
+	if len(batch.Refused) > 0 {
+		r.t.Fatal("refusals are left by Reset")
+	}
+	r.durable(enqueue(a, small, 1)) // the next batch begins anew
 }
 
 // A queue that drops the newest gives no number; the group goes on.
