@@ -17,6 +17,7 @@ need mosquitto mosquitto
 need mosquitto_pub mosquitto-clients
 need node nodejs
 need npm npm
+need mkfs.ext4 e2fsprogs
 
 if [ ${#missing[@]} -gt 0 ]; then
 	as_root=()
