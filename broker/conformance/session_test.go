@@ -331,9 +331,11 @@ func storeFull(c *trial) {
 			return disk, nil
 		}
 	})
-	away, pub := c.connect("away", renew), c.connect("pub")
+	// A client without a session of its own would be held back instead, unread.
+	away, pub := c.connect("away", renew), c.connect("pub", renew)
 	away.subscribe(c.topic("x"), 1)
 	away.drop()
+	pub.subscribe(c.topic("y"), 1)
 	disk.FailCommits(errors.New("no space left on device"))
 	c.Cleanup(func() { disk.FailCommits(nil) })
 	var all []byte
