@@ -57,7 +57,7 @@ func testOwner(r *rig) {
 	}
 	for tok, owner := range want {
 		r.await(tok)
-		if got := r.settled[tok].owner; got != owner {
+		if got := r.settlement(tok).owner; got != owner {
 			r.t.Fatalf("settled to %d, submitted by %d", got, owner)
 		}
 	}

@@ -167,11 +167,16 @@ func (r *rig) isSettled(tok persist.Token) bool {
 func (r *rig) await(tok persist.Token) {
 	r.t.Helper()
 	r.until(fmt.Sprintf("settlement of %+v", tok), func() bool { _, ok := r.settled[tok]; return ok })
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.settled[tok].err; err != nil {
+	if err := r.settlement(tok).err; err != nil {
 		r.t.Fatalf("group %+v settled with %v", tok, err)
 	}
+}
+
+// settlement is how a settled group was settled.
+func (r *rig) settlement(tok persist.Token) settlement {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.settled[tok]
 }
 
 // durable submits ops and waits until they are on disk.
