@@ -37,7 +37,7 @@ func newAfar(t *testing.T, config string) *afar {
 	x := &afar{broker: &broker{t: t}, net: n, ledger: rig.NewLedger(), cloud: &rig.Cloud{Dir: t.TempDir(), Host: n.Cloud}}
 	must(t, x.cloud.Start())
 	t.Cleanup(func() { x.cloud.Kill() })
-	x.listens()
+	x.listens("cloud subscriber")
 	dir := t.TempDir()
 	x.broker = startGateway(t, &rig.Gateway{
 		Binary: raceBinary, Dir: dir, Host: n.Edge,
@@ -49,9 +49,9 @@ func newAfar(t *testing.T, config string) *afar {
 }
 
 // listens subscribes somebody in the cloud, who keeps the account.
-func (x *afar) listens() {
+func (x *afar) listens(id string) {
 	x.t.Helper()
-	sub := subscribed(x.t, x.cloud.Addr(), rig.ClientOptions{ID: "cloud subscriber", Dial: x.net.Cloud.Dial, OnMessage: func(p *mqtt.Publish) {
+	sub := subscribed(x.t, x.cloud.Addr(), rig.ClientOptions{ID: id, Dial: x.net.Cloud.Dial, OnMessage: func(p *mqtt.Publish) {
 		if strings.HasPrefix(string(p.Topic), "site/7/sensors/") {
 			x.ledger.ArrivedPayload(p.Payload)
 		}
@@ -179,7 +179,7 @@ func TestBridgeForgetfulUpstream(t *testing.T) {
 	x.kill()
 	_ = os.Remove(filepath.Join(x.cloud.Dir, "mosquitto.db")) // it may never have been written
 	must(t, x.cloud.Start())
-	x.listens() // nobody there knows of the subscription
+	x.listens("another") // nobody there knows of the subscription of the first, who still comes back
 	x.start()
 	settled(t, x.ledger, 3*patience, acked(2*farMessages), ordered)
 }
