@@ -56,7 +56,7 @@ func (h *Host) Do(f func() error) error {
 // Dial connects from this host. It fits ClientOptions.Dial.
 func (h *Host) Dial(address string) (conn net.Conn, err error) {
 	err = h.Do(func() error {
-		conn, err = net.DialTimeout("tcp4", address, connectMax)
+		conn, err = net.DialTimeout("tcp", address, connectMax)
 		return err
 	})
 	return conn, err
