@@ -13,6 +13,8 @@ import (
 // DESIGN. A Host is a network namespace of our own, held by one thread that lives in
 // it: what is done there is done on that thread. A socket belongs for ever to the
 // namespace in which it was made, and a process to that of the thread that started it.
+// At the end the thread goes home and lives on: any thread may have started
+// processes before it came to us, and they would die with it (Pdeathsig).
 //
 // Two Hosts are joined by a Network. Their addresses are of 127/8 all the same, so
 // that nothing in a test can ever name a machine elsewhere; the kernel has to be told
@@ -24,6 +26,7 @@ type Host struct {
 	jobs chan func()
 	done chan struct{}
 	tap  *os.File
+	home int // the namespace that the thread came from, a descriptor
 }
 
 // newHost makes a namespace with one interface, which hands its frames to us.
@@ -39,10 +42,17 @@ func newHost(ip net.IP) (*Host, error) {
 
 func (h *Host) live() {
 	defer close(h.done)
-	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+	runtime.LockOSThread()
 	for job := range h.jobs {
 		job()
 	}
+	if h.home > 0 {
+		if err := unix.Setns(h.home, unix.CLONE_NEWNET); err != nil {
+			panic(fmt.Sprintf("BUG: a thread does not get out of its network namespace: %v", err))
+		}
+		_ = unix.Close(h.home)
+	}
+	runtime.UnlockOSThread()
 }
 
 // Do calls f on the host: sockets that it opens and processes that it starts belong
@@ -65,9 +75,15 @@ func (h *Host) Dial(address string) (conn net.Conn, err error) {
 const tapName = "tap0"
 
 func (h *Host) set() error {
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return err
 	}
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		_ = unix.Close(home)
+		return err
+	}
+	h.home = home
 	if err := h.openTap(); err != nil {
 		return err
 	}
