@@ -29,6 +29,9 @@ type Bridge struct {
 	started bool
 	closed  bool
 
+	where  *addresses // the supervisor's, as is speaks
+	speaks *protocol
+
 	tails     sync.WaitGroup // senders of lost links, for up to handoverTimeout
 	closing   chan struct{}  // closed by Close
 	cancel    context.CancelFunc
@@ -54,6 +57,7 @@ func New(o Options, log *zap.Logger) (*Bridge, error) {
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.queues = newQueueStates(&o)
+	b.where, b.speaks = newAddresses(&o), newProtocol(o.Protocol)
 	b.status.born, b.status.changed = time.Now(), make(chan struct{}, 1)
 	b.status.name, b.status.queues = o.Name, b.queues
 	b.status.routes, b.status.filters = make([]routeCounters, len(o.Routes)), o.Routes
@@ -118,8 +122,7 @@ func (b *Bridge) run() {
 		}
 		lived, err := b.runLink()
 		lost = lost || lived > 0
-		if errors.Is(err, errIdle) || errors.Is(err, errInactive) {
-			b.log.Info("bridge leaves", zap.String("upstream", b.opts.Address), zap.Error(err), zap.Duration("was_up", lived))
+		if b.leftOnPurpose(err, lived) {
 			wait.reset()
 			lost = false
 			continue
@@ -128,33 +131,85 @@ func (b *Bridge) run() {
 			b.log.Info("bridge stopped")
 			return
 		}
-		if lived >= b.opts.StableAfter {
+		if errors.Is(err, errOtherProtocol) {
+			b.pause(wait.short())
+			continue
+		}
+		held := lived >= b.opts.StableAfter
+		if held {
 			wait.reset()
 		}
-		d := wait.next()
-		b.down(err, lived, d)
-		timer := time.NewTimer(d)
-		select {
-		case <-timer.C:
-		case <-b.closing:
-			timer.Stop()
+		d := wait.short()
+		failed := b.where.current()
+		if ours(err) || b.where.lost(held) {
+			d = wait.next()
 		}
+		b.down(failed, err, lived, d)
+		b.pause(d)
+	}
+}
+
+// ours tells whether a link failed on this side, so that another address is no remedy.
+func ours(err error) bool {
+	var local *localError
+	return errors.As(err, &local) || errors.Is(err, errNoLocalPuback)
+}
+
+// leftOnPurpose tells whether a link was left because something else is wanted now,
+// which is what the next round of run does.
+func (b *Bridge) leftOnPurpose(err error, lived time.Duration) bool {
+	upstream, was := zap.Stringer("upstream", b.where.current()), zap.Duration("was_up", lived)
+	switch {
+	case errors.Is(err, errIdle), errors.Is(err, errInactive):
+		b.log.Info("bridge leaves", upstream, zap.Error(err), was)
+	case errors.Is(err, errRenew):
+		b.log.Info("bridge renews its password", upstream, was)
+	case errors.Is(err, errPrimaryBack):
+		b.log.Info("bridge returns to its primary address", upstream, was)
+		b.where.primaryBack()
+	default:
+		return false
+	}
+	return true
+}
+
+// pause waits, but not longer than until Close.
+func (b *Bridge) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-b.closing:
 	}
 }
 
 // runLink makes one link and returns how long it was up and why it ended.
 func (b *Bridge) runLink() (lived time.Duration, err error) {
 	b.status.enter(StateConnecting)
-	l := newLink(&b.opts, living(b.queues), &b.status.counters, b.log, &b.tails)
+	l := newLink(&b.opts, b.where.current(), b.speaks.version, living(b.queues), &b.status.counters, b.log, &b.tails)
 	b.status.setLink(l)
+	b.status.setUpstream(b.where.current())
 	defer b.status.setLink(nil)
 	defer l.close()
 	refused, err := l.open(b.ctx)
+	dialled := err
+	if l.up != nil {
+		dialled = nil // and something else failed after it
+	}
+	again, found := b.speaks.dialled(dialled)
+	if found {
+		b.log.Info("the upstream does not speak MQTT 5; from now on it is 3.1.1", zap.Stringer("upstream", b.where.current()))
+	}
+	if again {
+		return 0, fmt.Errorf("%w: %w", errOtherProtocol, err)
+	}
 	if err != nil {
 		return 0, err
 	}
 	up := time.Now()
 	b.up(l, refused)
+	l.lookAtPrimary(b.where)
+	l.renewal(l.who)
 	err = l.watch(b.closing)
 	return time.Since(up), err
 }
@@ -167,17 +222,17 @@ func (b *Bridge) up(l *link, refused []string) {
 	}
 	b.status.enter(state)
 	b.status.setRefused(refused)
-	b.log.Info("bridge up", zap.String("upstream", b.opts.Address), zap.String("state", state), zap.Duration("took", l.age()))
+	b.log.Info("bridge up", zap.Stringer("upstream", b.where.current()), zap.String("state", state), zap.Duration("took", l.age()))
 }
 
 // down logs each link that was lost, and attempts that failed as the throttle
 // allows.
-func (b *Bridge) down(err error, lived, retry time.Duration) {
+func (b *Bridge) down(upstream address, err error, lived, retry time.Duration) {
 	b.status.failed(err)
 	b.status.enter(StateDown)
 	suppressed, ok := b.downLines.allow(time.Now())
 	if ok || lived > throttleInterval {
-		b.log.Warn("bridge down", zap.String("upstream", b.opts.Address), zap.Error(err),
+		b.log.Warn("bridge down", zap.Stringer("upstream", upstream), zap.Error(err),
 			zap.Duration("was_up", lived), zap.Duration("retry_in", retry), zap.Int64("suppressed", suppressed))
 	}
 }
@@ -201,5 +256,8 @@ func (b *backoff) next() time.Duration {
 	}
 	return b.min + rand.N(b.limit-b.min+1)
 }
+
+// short is the wait before another address is tried.
+func (b *backoff) short() time.Duration { return b.min + rand.N(b.min+1) }
 
 func (b *backoff) reset() { b.limit = 0 }

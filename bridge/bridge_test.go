@@ -32,6 +32,9 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
+// testProtocol is what testOptions say; see TestEverythingInMQTT5.
+var testProtocol = Protocol311
+
 // testOptions are impatient.
 func testOptions(local *fakeLocal, upstream string, routes ...Route) Options {
 	o := Defaults()
@@ -42,6 +45,7 @@ func testOptions(local *fakeLocal, upstream string, routes ...Route) Options {
 	o.ReconnectMin = time.Millisecond
 	o.ReconnectMax = 20 * time.Millisecond
 	o.ProgressTimeout = 20 * time.Second
+	o.Protocol = testProtocol
 	if local != nil {
 		o.DialLocal = local.dial
 	}
@@ -114,7 +118,7 @@ func TestMessagesQueueUntilTheUplinkComes(t *testing.T) {
 	up.connackCode = 3
 	o := testOptions(local, up.addr(), outAll)
 	b := startBridge(t, o)
-	eventually(t, "an attempt fails", func() bool { return strings.Contains(b.Status().LastError, "server Unavailable") })
+	eventually(t, "an attempt fails", func() bool { return strings.Contains(strings.ToLower(b.Status().LastError), "server unavailable") })
 	for i := range 300 {
 		publishRound(local, 3, i)
 	}

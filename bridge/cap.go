@@ -42,8 +42,9 @@ type guard struct {
 
 	// These belong to paho's reading goroutine.
 	in      *bufio.Reader
-	left    int  // bytes of the current packet not handed out yet
-	greeted bool // CONNACK has passed
+	left    int    // bytes of the current packet not handed out yet
+	greeted bool   // CONNACK has passed
+	five    *gate5 // nil: 3.1.1
 
 	ended chan struct{} // closed when the writing goroutine has returned
 
@@ -82,6 +83,13 @@ func closeWrite(c net.Conn) {
 
 // Read hands out at most the rest of one packet.
 func (g *guard) Read(p []byte) (int, error) {
+	if g.five != nil {
+		n, err := g.five.read(p)
+		if err != nil {
+			return 0, g.fail(err)
+		}
+		return n, nil
+	}
 	if g.left == 0 {
 		n, err := g.admit()
 		if err != nil {

@@ -203,11 +203,11 @@ func TestLogsAreFewAndWithoutSecrets(t *testing.T) {
 	o := testOptions(local, up.addr(), outAll)
 	o.ReconnectMax = time.Millisecond
 	dials := 0
-	o.Credentials = func(context.Context) (string, string, error) {
+	o.Credentials = func(context.Context) (Login, error) {
 		if dials++; dials%2 == 0 {
-			return "", "", errors.New("no token today")
+			return Login{}, errors.New("no token today")
 		}
-		return "user", "hunter2", nil
+		return Login{Username: "user", Password: "hunter2"}, nil
 	}
 	logs, log := observed()
 	b := startLogged(t, o, log)

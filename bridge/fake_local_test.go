@@ -60,6 +60,7 @@ type localMsg struct {
 	id             uint16
 	sub            uint32 // subscription identifier
 	props          string // MQTT 5 properties
+	expiry         uint32 // 0: none
 }
 
 func (f *fakeLocal) subscribes(name string) bool {
@@ -148,8 +149,14 @@ func (f *fakeLocal) kick() {
 
 // publish is a message from a local client.
 func (f *fakeLocal) publish(topicName, payload string, qos mqtt.QoS, retain bool) {
+	f.publish5(localMsg{topic: topicName, payload: payload, qos: qos, retain: retain})
+}
+
+// publish5 takes topic, payload, qos, retain, props and expiry.
+func (f *fakeLocal) publish5(p localMsg) {
+	topicName := p.topic
 	for _, o := range f.others {
-		o.publish(topicName, payload, qos, retain)
+		o.publish5(p)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -163,7 +170,8 @@ func (f *fakeLocal) publish(topicName, payload string, qos mqtt.QoS, retain bool
 	if !found {
 		return
 	}
-	m := &localMsg{topic: topicName, payload: payload, qos: min(qos, best), retain: retain, sub: sub}
+	m := &p
+	m.qos, m.sub = min(p.qos, best), sub
 	if m.qos == 0 && f.conn == nil {
 		return
 	}
@@ -193,7 +201,7 @@ func (f *fakeLocal) pump() {
 
 func (f *fakeLocal) send(m *localMsg, dup bool) {
 	p := mqtt.Publish{Topic: []byte(m.topic), Payload: []byte(m.payload), QoS: m.qos, PacketID: m.id, Retain: m.retain, Dup: dup}
-	p.Props = []byte(m.props)
+	p.Props, p.HasMessageExpiry, p.ExpirySeconds = []byte(m.props), m.expiry > 0, m.expiry
 	if m.sub != 0 {
 		p.SubIDs = []uint32{m.sub}
 	}
@@ -361,7 +369,7 @@ func (f *fakeLocal) acked(id uint16) {
 }
 
 func (f *fakeLocal) accept(p *mqtt.Publish) {
-	m := localMsg{topic: string(p.Topic), payload: string(p.Payload), qos: p.QoS, retain: p.Retain, dup: p.Dup, id: p.PacketID}
+	m := localMsg{topic: string(p.Topic), payload: string(p.Payload), qos: p.QoS, retain: p.Retain, dup: p.Dup, id: p.PacketID, props: string(mqtt.AppendForwardProps(nil, p)), expiry: p.ExpirySeconds}
 	reason := mqtt.Success
 	if f.reason != nil {
 		reason = f.reason(&m)

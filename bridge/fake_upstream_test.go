@@ -9,7 +9,7 @@ import (
 	"sluice/broker/mqtt"
 )
 
-// fakeUpstream is a 3.1.1 broker with faults.
+// fakeUpstream is a broker of 3.1.1 and 5 with faults.
 type fakeUpstream struct {
 	t  testing.TB
 	ln net.Listener
@@ -26,12 +26,17 @@ type fakeUpstream struct {
 	peak     int             // most unacknowledged at once, if acks are withheld
 	downAck  map[string]bool // downlink payloads the bridge acknowledged
 	subs     []string
+	lastSub  mqtt.SubscribeFilter
 	session  bool    // there is one, since somebody connected without clean session
 	kept     []upMsg // downlink messages for it: not sent, or not acknowledged
 
 	// Faults; set before use or under mu.
 	connackCode  byte
-	subackCode   byte // if not 0: what SUBACKs say
+	connack      mqtt.Properties                  // of MQTT 5
+	not5         string                           // how it treats MQTT 5: "" (it speaks it), "0x84", "0x01" (the answer of 3.1.1) or "close"
+	teach        func(p *mqtt.Publish) bool       // whether a topic alias is learnt from it; nil: always
+	puback       func(n int, m upMsg) mqtt.Reason // of MQTT 5; n as below; nil: success
+	subackCode   byte                             // if not 0: what SUBACKs say
 	neverAck     bool
 	publishFault func(n int, m upMsg) fault // n counts all PUBLISHes; nil: none
 	onDownAck    func(payload string)       // with mu held
@@ -52,14 +57,19 @@ type upMsg struct {
 	topic, payload string
 	qos            mqtt.QoS
 	retain, dup    bool
+	props          string // as they came, hop properties included
+	expiry         uint32
 }
 
 type upConn struct {
 	net.Conn
-	out    *writer
-	nextID uint16
-	down   map[uint16]string // downlink payloads not acknowledged yet
-	unack  int
+	version mqtt.Version
+	aliases map[uint16]string
+	bytes   int // of all PUBLISHes
+	out     *writer
+	nextID  uint16
+	down    map[uint16]string // downlink payloads not acknowledged yet
+	unack   int
 }
 
 func newFakeUpstream(t testing.TB) *fakeUpstream {
@@ -96,7 +106,7 @@ func (f *fakeUpstream) acceptLoop() {
 		if err != nil {
 			return
 		}
-		c := &upConn{Conn: conn, down: map[uint16]string{}}
+		c := &upConn{Conn: conn, down: map[uint16]string{}, aliases: map[uint16]string{}}
 		c.out = newWriter(conn, 0, func(error) { _ = conn.Close() }, nil)
 		c.out.timeout = 1 << 40
 		f.mu.Lock()
@@ -149,7 +159,15 @@ func (f *fakeUpstream) handle(c *upConn, h mqtt.Header, body []byte) bool {
 		f.connects++
 		f.lastHi = mqtt.Connect{}
 		check(mqtt.DecodeConnect(&f.lastHi, append([]byte(nil), body...)))
-		c.write(mqtt.AppendConnack(nil, &mqtt.Connack{Code: f.connackCode, SessionPresent: f.session && !f.lastHi.Clean}, mqtt.V311))
+		c.version = f.lastHi.Version
+		if c.version == mqtt.V5 && f.not5 != "" {
+			return f.refuse5(c)
+		}
+		code := f.connackCode
+		if c.version == mqtt.V5 && code == 3 {
+			code = byte(mqtt.ServerUnavailable)
+		}
+		c.write(mqtt.AppendConnack(nil, &mqtt.Connack{Code: code, SessionPresent: f.session && !f.lastHi.Clean && f.connackCode == 0, Props: f.connack}, c.version))
 		f.conn = c
 		if f.session = !f.lastHi.Clean; !f.session {
 			f.kept = nil
@@ -159,24 +177,37 @@ func (f *fakeUpstream) handle(c *upConn, h mqtt.Header, body []byte) bool {
 		}
 	case mqtt.SUBSCRIBE:
 		var s mqtt.Subscribe
-		check(mqtt.DecodeSubscribe(&s, body, mqtt.V311))
+		check(mqtt.DecodeSubscribe(&s, body, c.version))
 		ack := mqtt.Suback{Type: mqtt.SUBACK, PacketID: s.PacketID}
 		for _, sf := range s.Filters {
 			f.subs = append(f.subs, string(sf.Filter))
+			f.lastSub = sf
 			code := byte(sf.QoS)
 			if f.subackCode != 0 {
 				code = f.subackCode
 			}
 			ack.Codes = append(ack.Codes, code)
 		}
-		c.write(mqtt.AppendSuback(nil, &ack, mqtt.V311))
+		c.write(mqtt.AppendSuback(nil, &ack, c.version))
 	case mqtt.PUBLISH:
 		var p mqtt.Publish
-		check(mqtt.DecodePublish(&p, h.Flags, body, mqtt.V311))
+		check(mqtt.DecodePublish(&p, h.Flags, body, c.version))
+		c.bytes += 2 + h.Remaining
+		if p.TopicAlias > f.connack.TopicAliasMax {
+			f.t.Errorf("topic alias %d of %d", p.TopicAlias, f.connack.TopicAliasMax)
+		}
+		if p.TopicAlias > 0 && len(p.Topic) == 0 {
+			if p.Topic = []byte(c.aliases[p.TopicAlias]); len(p.Topic) == 0 {
+				f.t.Errorf("topic alias %d stands for nothing", p.TopicAlias)
+				return false
+			}
+		} else if p.TopicAlias > 0 && (f.teach == nil || f.teach(&p)) {
+			c.aliases[p.TopicAlias] = string(p.Topic)
+		}
 		return f.published(c, &p)
 	case mqtt.PUBACK:
 		var a mqtt.Ack
-		check(mqtt.DecodeAck(&a, h.Type, body, mqtt.V311))
+		check(mqtt.DecodeAck(&a, h.Type, body, c.version))
 		payload, ok := c.down[a.PacketID]
 		if !ok {
 			f.t.Errorf("upstream got a PUBACK for id %d, which is not in flight", a.PacketID)
@@ -198,8 +229,21 @@ func (f *fakeUpstream) handle(c *upConn, h mqtt.Header, body []byte) bool {
 	return true
 }
 
+// refuse5 is what brokers do that do not speak MQTT 5.
+func (f *fakeUpstream) refuse5(c *upConn) bool {
+	switch f.not5 {
+	case "0x84":
+		c.write(mqtt.AppendConnack(nil, &mqtt.Connack{Code: byte(mqtt.UnsupportedProtocolVersion)}, mqtt.V5))
+	case "0x01":
+		c.write([]byte{0x20, 2, 0, 1})
+	case "close":
+		return false
+	}
+	return true // the bridge hangs up
+}
+
 func (f *fakeUpstream) published(c *upConn, p *mqtt.Publish) bool {
-	m := upMsg{topic: string(p.Topic), payload: string(p.Payload), qos: p.QoS, retain: p.Retain, dup: p.Dup}
+	m := upMsg{topic: string(p.Topic), payload: string(p.Payload), qos: p.QoS, retain: p.Retain, dup: p.Dup, props: string(p.Props), expiry: p.ExpirySeconds}
 	fate := noFault
 	if f.publishFault != nil {
 		fate = f.publishFault(len(f.got), m)
@@ -216,8 +260,12 @@ func (f *fakeUpstream) published(c *upConn, p *mqtt.Publish) bool {
 		f.peak = max(f.peak, c.unack)
 		return true
 	}
-	f.acked[m.payload] = true
-	c.write(mqtt.AppendPuback(nil, mqtt.PUBACK, p.PacketID, 0, mqtt.V311))
+	reason := mqtt.Success
+	if f.puback != nil && c.version == mqtt.V5 {
+		reason = f.puback(len(f.got)-1, m)
+	}
+	f.acked[m.payload] = f.acked[m.payload] || reason < 0x80
+	c.write(mqtt.AppendPuback(nil, mqtt.PUBACK, p.PacketID, reason, c.version))
 	return fate != cutAfter
 }
 
@@ -237,13 +285,13 @@ func (f *fakeUpstream) send(topicName, payload string, qos mqtt.QoS, retain bool
 }
 
 func (f *fakeUpstream) down(c *upConn, m upMsg) {
-	p := mqtt.Publish{Topic: []byte(m.topic), Payload: []byte(m.payload), QoS: m.qos, Retain: m.retain, Dup: m.dup}
+	p := mqtt.Publish{Topic: []byte(m.topic), Payload: []byte(m.payload), QoS: m.qos, Retain: m.retain, Dup: m.dup, Props: []byte(m.props), HasMessageExpiry: m.expiry > 0, ExpirySeconds: m.expiry}
 	if m.qos > 0 {
 		c.nextID++
 		p.PacketID = c.nextID
 		c.down[p.PacketID] = m.payload
 	}
-	c.write(mqtt.AppendPublish(nil, &p, mqtt.V311))
+	c.write(mqtt.AppendPublish(nil, &p, c.version))
 }
 
 // with runs fn under the lock.

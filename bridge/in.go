@@ -126,11 +126,12 @@ func (f *inFlow) take(m inMessage) {
 	if f.stopping.Load() {
 		return // not acknowledged: the upstream knows that we do not have it
 	}
+	m.props = append(crossing(m.props), f.mark...)
 	it := &inItem{msg: m}
 	if it.targets = targets(nil, f.routes, m.topic); len(it.targets) == 0 {
 		c.droppedUnrouted.Add(1)
 	} else {
-		it.held = len(m.topic) + len(m.payload)
+		it.held = len(m.topic) + len(m.payload) + len(m.props)
 	}
 	if len(it.targets) == 0 && m.qos == 0 {
 		return
@@ -173,8 +174,8 @@ func (f *inFlow) fitting(it *inItem) []target {
 
 func (f *inFlow) packet(it *inItem, t target) mqtt.Publish {
 	p := mqtt.Publish{
-		Topic: []byte(t.topic), Payload: it.msg.payload, Retain: it.msg.retain, Props: f.mark,
-		QoS: mqtt.QoS(min(it.msg.qos, t.qos)),
+		Topic: []byte(t.topic), Payload: it.msg.payload, Retain: it.msg.retain, Props: it.msg.props,
+		QoS: mqtt.QoS(min(it.msg.qos, t.qos)), HasMessageExpiry: it.msg.expires, ExpirySeconds: it.msg.seconds,
 	}
 	if p.QoS > 0 {
 		p.PacketID = 1 // for the size; publish gives it the real one

@@ -1,9 +1,9 @@
 package bridge
 
 import (
-	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"sluice/broker/mqtt"
 
@@ -25,7 +25,8 @@ import (
 // other but in the schedule.
 //
 // The one rule: puback is called in settle, after a receipt of QoS 1 is done
-// without an error, and nowhere else.
+// without an error, or with a refusal that will not pass (refused.go), and nowhere
+// else.
 type lane struct {
 	link  *link
 	flow  *outFlow
@@ -49,15 +50,25 @@ type outItem struct {
 	id      uint16 // of the local PUBLISH; 0: QoS 0
 	retain  bool
 	payload []byte
-	targets []target // none: to be acknowledged only
-	held    int      // bytes taken from the budget
+	props   []byte // as in message, like the next two
+	expires bool
+	seconds uint32        // at the time of taken
+	taken   time.Duration // age of the link
+	targets []target      // none: to be acknowledged only
+	held    int           // bytes taken from the budget
+}
+
+// left returns the seconds that a message has left when it leaves. One that has
+// just expired is sent with the shortest expiry: the upstream decides.
+func (it *outItem) left(now time.Duration) uint32 {
+	return uint32(max(int64(it.seconds)-int64((now-it.taken)/time.Second), 1))
 }
 
 // outPending is one publish under way.
 type outPending struct {
 	receipt receipt // nil: there was nothing to send
+	message *message
 	route   int
-	bytes   int      // of payload
 	last    *outItem // the item, if this is its last target
 }
 
@@ -92,7 +103,7 @@ func (l *lane) take(p *mqtt.Publish) {
 		return
 	}
 	if len(it.targets) > 0 {
-		it.held = len(p.Topic) + len(p.Payload)
+		it.held = len(p.Topic) + len(p.Payload) + len(p.Props)
 	}
 	if !l.budget.acquire(it.held, it.id != 0) {
 		if it.id == 0 {
@@ -102,6 +113,10 @@ func (l *lane) take(p *mqtt.Publish) {
 	}
 	if len(it.targets) > 0 {
 		it.payload = append(make([]byte, 0, len(p.Payload)), p.Payload...)
+		if l.flow.version == mqtt.V5 {
+			it.props = crossing(mqtt.AppendForwardProps(nil, p))
+			it.expires, it.seconds, it.taken = p.HasMessageExpiry, p.ExpirySeconds, l.link.age()
+		}
 	}
 	select {
 	case l.items <- it:
@@ -124,7 +139,7 @@ func (l *lane) targets(p *mqtt.Publish) []target {
 	case len(all) == 0:
 		c.droppedUnrouted.Add(1)
 		return nil
-	case l.flow.tooLarge(all, len(p.Payload)):
+	case l.flow.tooLarge(all, p):
 		c.droppedTooLarge.Add(1)
 		l.link.log.warn("message too large for the upstream", zap.String("topic", name), zap.Int("payload_bytes", len(p.Payload)))
 		return nil
@@ -158,7 +173,7 @@ func (l *lane) size() int {
 	if len(l.head.targets) == 0 {
 		return 0
 	}
-	return len(l.head.targets[l.at].topic) + len(l.head.payload)
+	return len(l.head.targets[l.at].topic) + len(l.head.props) + len(l.head.payload)
 }
 
 // send publishes the next target of the head, for which the schedule has booked.
@@ -183,14 +198,23 @@ func (l *lane) send() bool {
 		l.link.fail(l.link.up.reason())
 		return false
 	}
-	l.link.counters.sent.Add(1)
-	l.queue.sent.Add(1)
-	p := outPending{receipt: l.link.up.publish(t.topic, qos, it.retain, it.payload), route: t.route, bytes: len(it.payload)}
+	p := outPending{route: t.route, message: &message{
+		topic: t.topic, payload: it.payload, qos: qos, retain: it.retain && l.flow.retain,
+		props: it.props, expires: it.expires, seconds: it.left(l.link.age()),
+	}}
+	l.publish(&p)
 	if l.at++; l.at == len(it.targets) {
 		p.last, l.head = it, nil
 	}
 	l.pending <- p
 	return true
+}
+
+// publish hands a message to the upstream, for the first time or again.
+func (l *lane) publish(p *outPending) {
+	l.link.counters.sent.Add(1)
+	l.queue.sent.Add(1)
+	p.receipt = l.link.up.publish(p.message)
 }
 
 // settle is the settler.
@@ -209,18 +233,15 @@ func (l *lane) settle() {
 
 func (l *lane) settleOne(p outPending) bool {
 	if p.receipt != nil {
-		select {
-		case <-p.receipt.Done():
-		case <-l.link.done:
+		taken, ok := l.answered(&p)
+		if !ok {
 			return false
 		}
-		if err := p.receipt.Error(); err != nil {
-			l.link.fail(err)
-			return false
+		if taken {
+			l.link.counters.acked.Add(1)
+			l.link.counters.by(p.route, len(p.message.payload))
+			l.queue.acked.Add(1)
 		}
-		l.link.counters.acked.Add(1)
-		l.link.counters.by(p.route, p.bytes)
-		l.queue.acked.Add(1)
 	}
 	l.flow.free()
 	l.progress.end(l.link.age())
@@ -239,7 +260,7 @@ func (l *lane) settleOne(p outPending) bool {
 func (l *lane) read(onPuback func(uint16, mqtt.Reason)) {
 	err := l.local.read(l.take, onPuback)
 	if !l.leaving.Load() {
-		l.link.fail(fmt.Errorf("local session %s: %w", l.queue.session, err))
+		l.link.fail(&localError{l.queue.session, err})
 	}
 }
 

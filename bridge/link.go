@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"sluice/broker/mqtt"
 
 	"go.uber.org/zap"
 )
@@ -20,14 +23,21 @@ import (
 // takes it apart (close). close waits for the goroutines of the link.
 type link struct {
 	opts     *Options
+	address  address
+	version  mqtt.Version // spoken with the upstream
 	counters *counters
 	log      *logger
 
 	born  time.Time
-	up    *uplink // nil until open has dialled
-	local *local  // of the first lane, which brings messages in, too; nil until open has attached it
+	up    upstream // nil until open has dialled
+	local *local   // of the first lane, which brings messages in, too; nil until open has attached it
 	out   *outFlow
 	in    *inFlow
+
+	who         Login       // what the uplink was dialled with
+	primaryBack atomic.Bool // the primary address can be reached again
+	renew       atomic.Bool // there is a new password
+
 	wg    sync.WaitGroup
 	tails *sync.WaitGroup // the Bridge's; see open
 
@@ -46,13 +56,23 @@ type logger struct {
 
 func (l *logger) warn(msg string, fields ...zap.Field) { l.data.warn(l.Logger, msg, fields...) }
 
+// localError is an error of a local session, which no other upstream would cure.
+type localError struct {
+	session string
+	err     error
+}
+
+func (e *localError) Error() string { return "local session " + e.session + ": " + e.err.Error() }
+
+func (e *localError) Unwrap() error { return e.err }
+
 var errClosing = errors.New("bridge is closing")
 
 // watchMax is the longest interval between two looks of the watchdog.
 const watchMax = time.Second
 
-func newLink(o *Options, queues []*queueState, c *counters, log *logger, tails *sync.WaitGroup) *link {
-	l := &link{opts: o, counters: c, log: log, tails: tails, born: time.Now(), done: make(chan struct{})}
+func newLink(o *Options, at address, version mqtt.Version, queues []*queueState, c *counters, log *logger, tails *sync.WaitGroup) *link {
+	l := &link{opts: o, address: at, version: version, counters: c, log: log, tails: tails, born: time.Now(), done: make(chan struct{})}
 	l.out = newOutFlow(l, queues)
 	l.in = newInFlow(l)
 	return l
@@ -91,7 +111,7 @@ func (l *link) reason() error {
 
 // adopt makes a connection known to fail; it reports false if the link has
 // failed already.
-func (l *link) adopt(up *uplink, loc *local) bool {
+func (l *link) adopt(up upstream, loc *local) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if up != nil {
@@ -108,16 +128,24 @@ func (l *link) adopt(up *uplink, loc *local) bool {
 func (l *link) open(ctx context.Context) (refused []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.opts.ConnectTimeout)
 	defer cancel()
-	up, err := dialUplink(ctx, l.opts, l.in.take, l.fail, func() { l.out.step(l.age()) })
+	d := dialing{
+		opts: l.opts, at: l.address, version: l.version,
+		onMessage: l.in.take, onLost: l.fail, moved: func() { l.out.step(l.age()) },
+	}
+	up, who, err := d.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
+	l.who = who
 	if !l.adopt(up, nil) {
 		return nil, l.reason()
 	}
+	if err := l.out.obey(up.limits()); err != nil {
+		return nil, err
+	}
 	for _, x := range l.out.lanes {
 		if err := l.attach(ctx, x); err != nil {
-			return nil, fmt.Errorf("local session %s: %w", x.queue.session, err)
+			return nil, &localError{x.queue.session, err}
 		}
 	}
 	if refused, err = l.subscribeUpstream(ctx); err != nil {
@@ -145,7 +173,7 @@ const (
 // it is lost, so is the link.
 func (l *link) notify(state string) {
 	if l.opts.Notifications {
-		l.up.publish(l.opts.ConnectionTopic(), 1, true, []byte(state))
+		l.up.publish(&message{topic: l.opts.ConnectionTopic(), payload: []byte(state), qos: 1, retain: true})
 	}
 }
 
@@ -231,7 +259,14 @@ func (l *link) watch(closing <-chan struct{}) error {
 				x.local.ping()
 			}
 		}
-		if why := use.over(l, now); why != nil {
+		why := use.over(l, now)
+		if why == nil && l.primaryBack.Load() {
+			why = errPrimaryBack
+		}
+		if why == nil && l.renew.Load() {
+			why = errRenew
+		}
+		if why != nil {
 			l.drain()
 			return why
 		}

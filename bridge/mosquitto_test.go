@@ -24,7 +24,8 @@ type mosquitto struct {
 	cmd  *exec.Cmd
 }
 
-func startMosquitto(t *testing.T) *mosquitto {
+// startMosquitto takes further lines of its configuration.
+func startMosquitto(t *testing.T, lines ...string) *mosquitto {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +42,7 @@ func startMosquitto(t *testing.T) *mosquitto {
 		"max_inflight_messages 50",
 		"user root", // stay who we are: the directory is ours
 		"",
-	}, "\n")
+	}, "\n") + strings.Join(append(lines, ""), "\n")
 	if err := os.WriteFile(filepath.Join(m.dir, "mosquitto.conf"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -161,6 +162,48 @@ func mosquittoPair(t *testing.T, routes ...Route) (local, up *mosquitto, link *p
 		return d.DialContext(ctx, "tcp", local.host())
 	}
 	return local, up, link, o
+}
+
+// freePort is one that nobody listens on at the moment.
+func freePort(t *testing.T) string {
+	_, port, _ := net.SplitHostPort(strings.TrimPrefix(deadAddress(t), "tcp://"))
+	return port
+}
+
+// WebSockets and TLS of somebody else.
+func TestMosquittoOverWebSocketAndTLS(t *testing.T) {
+	dir := t.TempDir()
+	selfSigned(t, dir)
+	ca, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	files := []string{"cafile " + ca, "certfile " + ca, "keyfile " + key}
+	ports := map[string]string{"ws": freePort(t), "wss": freePort(t), "tls": freePort(t)}
+	lines := []string{"listener " + ports["ws"] + " 127.0.0.1", "protocol websockets"}
+	lines = append(append(lines, "listener "+ports["wss"]+" 127.0.0.1", "protocol websockets"), files...)
+	lines = append(append(lines, "listener "+ports["tls"]+" 127.0.0.1", "require_certificate true"), files...)
+	up := startMosquitto(t, lines...)
+	sink := up.listen("up/#")
+	for i, protocol := range []Protocol{Protocol311, Protocol5} {
+		for j, scheme := range []string{"ws", "wss", "tls"} {
+			local := newFakeLocal(t)
+			o := testOptions(local, scheme+"://127.0.0.1:"+ports[scheme], outAll)
+			o.Protocol, o.ClientID = protocol, fmt.Sprintf("gateway-%d-%d", i, j)
+			o.TLS = TLS{CAFile: ca, ServerName: "broker.test", CertFile: ca, KeyFile: key}
+			if p, _ := pingOne(t, o); !p.OK {
+				t.Errorf("%s %s: %+v", scheme, protocol, p)
+			}
+			b := startBridge(t, o)
+			eventually(t, scheme+": up", inState(b, StateUp))
+			for n := range 100 {
+				local.publish(fmt.Sprintf("s/%d%d", i, j), fmt.Sprint(n), 1, false)
+			}
+			eventually(t, scheme+": the session is empty", func() bool { return local.open() == 0 })
+			if st := b.Status(); st.Links != 1 {
+				t.Errorf("%s: %+v", scheme, st)
+			}
+			_ = b.Close()
+		}
+	}
+	eventually(t, "all messages", func() bool { return sink.distinct() == 600 })
 }
 
 func TestMosquittoWithCuts(t *testing.T) {

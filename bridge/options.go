@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"strings"
 	"time"
 
@@ -65,8 +64,22 @@ type TLS struct {
 // meaning of its own it is written at the field; elsewhere Validate refuses it.
 type Options struct {
 	Name    string // of the bridge: 1 to 64 letters, digits, '-', '_' or '.'; the local session is "$bridge/"+Name. Danger: renaming abandons what is queued
-	Address string // of the upstream: tcp://host[:1883] or tls://host[:8883]; no credentials in it
+	Address string // of the upstream: tcp://host[:1883], tls://host[:8883], ws://host[:80][/mqtt] or wss://host[:443][/mqtt]; no credentials in it
 	Routes  []Route
+
+	// MoreAddresses are others of the same upstream, which share its sessions and its
+	// credentials; Address is the primary.
+	MoreAddresses   []string
+	Failover        Failover
+	ReturnToPrimary time.Duration // FailoverOrder: how often a link with another address looks whether the primary can be reached; 0: never
+
+	// Proxy is the way to all addresses: http://[user:password@]host[:3128] (CONNECT)
+	// or socks5://[user:password@]host[:1080]. It resolves their names. "": none.
+	Proxy string
+
+	// Interface is what connections leave by: the name of an interface, or an address
+	// of this machine. Names are resolved as always. "": as the routes say.
+	Interface string
 
 	// Fingerprint stands for all that these Options were made of, such as a
 	// digest of their configuration: a Set leaves a bridge alone whose
@@ -120,14 +133,22 @@ type Options struct {
 
 	// Credentials, if not nil, is asked before each dial and replaces Username
 	// and Password: the place for tokens that expire. It must honour ctx.
-	Credentials func(ctx context.Context) (username, password string, err error)
+	Credentials func(ctx context.Context) (Login, error)
 
 	TLS TLS // for tls:// addresses
 
-	// BridgeBit announces us as a bridge: bit 0x80 of the protocol level, as
+	Protocol Protocol
+
+	// TopicAliases, in MQTT 5, is how many topics may go as a number of two bytes once
+	// the upstream has seen them: 0 to 65535, at most as many as it allows. The first
+	// topics of a connection get one; each costs us its length. 0: none.
+	TopicAliases int
+
+	// BridgeBit, in MQTT 3.1.1, announces us as a bridge: bit 0x80 of the protocol level, as
 	// mosquitto does it. Brokers that know it (mosquitto, NanoMQ, Sluice) keep
 	// the retain flag on what they send us and do not echo our own messages.
-	// Danger: others, the big clouds among them, refuse the connection.
+	// Danger: others, the big clouds among them, refuse the connection. MQTT 5 does
+	// without it.
 	BridgeBit bool
 
 	KeepAlive       time.Duration // upstream ping interval: whole seconds, 1 s to 65535 s
@@ -173,6 +194,9 @@ func Defaults() Options {
 		Start:            StartAutomatic,
 		CleanSession:     true,
 		IdleTimeout:      time.Minute,
+		Failover:         FailoverOrder,
+		Protocol:         Protocol311,
+		ReturnToPrimary:  5 * time.Minute,
 	}
 }
 
@@ -202,9 +226,6 @@ func (o *Options) Validate() error {
 	if !validName(o.Name) {
 		bad("name %q: need 1 to 64 letters, digits, '-', '_' or '.'", o.Name)
 	}
-	if _, err := parseAddress(o.Address); err != nil {
-		errs = append(errs, err)
-	}
 	if o.DialLocal == nil {
 		bad("no way to dial the local broker")
 	}
@@ -227,7 +248,7 @@ func (o *Options) Validate() error {
 			bad("route %d: %w", i+1, err)
 		}
 	}
-	for _, err := range []error{o.validateQueues(), o.validateStart()} {
+	for _, err := range []error{o.validateAddresses(), o.validateProtocol(), o.validateQueues(), o.validateStart()} {
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -274,6 +295,7 @@ func (o *Options) validateSizes() []error {
 	within("inflight max bytes", o.InflightMaxBytes, 1, anything)
 	within("max packet bytes", o.MaxPacketBytes, 128, maxPacketLimit)
 	within("max payload bytes", o.MaxPayloadBytes, 0, maxPacketLimit)
+	within("topic aliases", o.TopicAliases, 0, 65535)
 	within("backlog percent", o.BacklogPercent, 1, 100)
 	within("out max messages per second", o.OutMaxMessagesPerSecond, 0, anything)
 	within("out max bytes per second", o.OutMaxBytesPerSecond, 0, anything)
@@ -319,46 +341,4 @@ func validName(s string) bool {
 		}
 	}
 	return s != "" && len(s) <= 64
-}
-
-// address is a parsed Options.Address.
-type address struct {
-	host string // without port
-	port string
-	tls  bool
-}
-
-func (a address) String() string { return net.JoinHostPort(a.host, a.port) }
-
-// parseAddress never repeats the address in an error where it could hold a
-// password.
-func parseAddress(s string) (address, error) {
-	u, err := url.Parse(s)
-	if err != nil {
-		return address{}, errors.New("address is no URL")
-	}
-	if u.User != nil {
-		return address{}, errors.New("address has credentials in it; use username and password")
-	}
-	a := address{host: u.Hostname(), port: u.Port()}
-	switch u.Scheme {
-	case "tcp":
-		if a.port == "" {
-			a.port = "1883"
-		}
-	case "tls":
-		a.tls = true
-		if a.port == "" {
-			a.port = "8883"
-		}
-	default:
-		return address{}, fmt.Errorf("address %q: need tcp:// or tls://", s)
-	}
-	if a.host == "" {
-		return address{}, fmt.Errorf("address %q has no host", s)
-	}
-	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return address{}, fmt.Errorf("address %q has more than host and port", s)
-	}
-	return a, nil
 }

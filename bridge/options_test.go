@@ -55,7 +55,7 @@ func TestValidateListsAllProblemsAtOnce(t *testing.T) {
 		t.Fatal("valid")
 	}
 	for _, want := range []string{
-		`name "a/b"`, "need tcp:// or tls://", "dial the local", "client id", "password needs", "come together",
+		`name "a/b"`, "need tcp://, tls://, ws:// or wss://", "dial the local", "client id", "password needs", "come together",
 		"keep alive 0s", "connect timeout 0s", "reconnect max 0s", "stable after", "below reconnect min", "negative time",
 		"inflight max 0", "inflight max bytes 0", "max packet bytes 0", "bytes per second -1",
 		`queue 1: name "a/b"`, `queue "q": priority 10`, `queue 3: name "q" twice`, `queue "r": share 1001`, "backlog percent 0", `there is no queue "none"`,
@@ -74,10 +74,23 @@ func TestAddresses(t *testing.T) {
 		"tls://h:443":       "h:443",
 		"tcp://[::1]:1":     "[::1]:1",
 		"tcp://10.0.0.1:99": "10.0.0.1:99",
+		"ws://h":            "h:80",
+		"wss://h/x?y=1":     "h:443",
 	} {
 		a, err := parseAddress(s)
-		if err != nil || a.String() != want || a.tls != strings.HasPrefix(s, "tls") {
+		if err != nil || a.hostPort() != want || a.tls() != (strings.HasPrefix(s, "tls") || strings.HasPrefix(s, "wss")) {
 			t.Errorf("%s: %v %v", s, a, err)
+		}
+	}
+	for s, want := range map[string]string{
+		"ws://h":               "ws://h:80/mqtt",
+		"wss://h/":             "wss://h:443/",
+		"wss://h:1/a%20b?t=s3": "wss://h:1/a%20b",
+		"tcp://h/":             "tcp://h:1883",
+	} {
+		a, err := parseAddress(s)
+		if err != nil || a.String() != want || (a.url() != want) != strings.Contains(s, "s3") {
+			t.Errorf("%s: %s, %s, %v", s, a, a.url(), err)
 		}
 	}
 	for _, s := range []string{"", "h:1883", "http://h", "tcp://", "tcp://h/path", "tcp://h?x=1", "tcp://h:x", "tcp://user:secret@h"} {

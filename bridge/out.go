@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +19,12 @@ type outFlow struct {
 	routes     []route
 	generation uint32 // of our subscriptions; 0: none
 	lanes      []*lane
+	turns      []Queue // as lanes
+
+	// What the upstream takes; valid once it is connected.
+	version     mqtt.Version
+	packetBytes int
+	retain      bool
 
 	mu       sync.Mutex
 	schedule *schedule // guarded by mu
@@ -28,9 +35,11 @@ type outFlow struct {
 }
 
 var (
-	errLocalWindow = errors.New("the local broker exceeds the receive maximum")
-	errLocalQoS    = errors.New("the local broker delivers QoS 2 on a QoS 1 subscription")
-	errNoPuback    = errors.New("no PUBACK from the upstream within the progress timeout")
+	errLocalWindow    = errors.New("the local broker exceeds the receive maximum")
+	errLocalQoS       = errors.New("the local broker delivers QoS 2 on a QoS 1 subscription")
+	errUpstreamQoS0   = errors.New("the upstream takes QoS 0 only (maximum QoS); what waits here would be lost with the connection: set qos = 0 on the routes if that is acceptable")
+	errUpstreamWindow = errors.New("the upstream takes one message at a time (receive maximum), which leaves no place for notifications")
+	errNoPuback       = errors.New("no PUBACK from the upstream within the progress timeout")
 )
 
 func newOutFlow(l *link, queues []*queueState) *outFlow {
@@ -42,28 +51,54 @@ func newOutFlow(l *link, queues []*queueState) *outFlow {
 		stop:       make(chan struct{}),
 		stopped:    make(chan struct{}),
 	}
-	var turns []Queue
 	for i, q := range queues {
-		turns = append(turns, q.Queue)
+		f.turns = append(f.turns, q.Queue)
 		f.lanes = append(f.lanes, newLane(f, q, i, max(1, l.opts.InflightMaxBytes/len(queues))))
 	}
-	f.schedule = newSchedule(l.opts.InflightMax, turns, l.opts)
+	f.schedule = newSchedule(l.opts.InflightMax, f.turns, l.opts)
 	return f
 }
 
 // tooLarge also watches the size that MQTT can express, which a longer name
 // on the other side can exceed.
-func (f *outFlow) tooLarge(ts []target, payload int) bool {
-	if limit := f.link.opts.MaxPayloadBytes; limit > 0 && payload > limit {
+func (f *outFlow) tooLarge(ts []target, p *mqtt.Publish) bool {
+	if limit := f.link.opts.MaxPayloadBytes; limit > 0 && len(p.Payload) > limit {
 		return true
 	}
 	for _, t := range ts {
-		view := mqtt.Publish{Topic: []byte(t.topic), QoS: mqtt.QoS(t.qos), PacketID: 1}
-		if mqtt.PublishSize(&view, mqtt.V311)+3+payload > mqtt.PacketBytesMax { // 3: a longer length field
+		view := mqtt.Publish{
+			Topic: []byte(t.topic), QoS: mqtt.QoS(t.qos), PacketID: 1, Payload: p.Payload,
+			Props: p.Props, HasHopProps: p.HasHopProps, HasMessageExpiry: p.HasMessageExpiry,
+		}
+		if mqtt.PublishSize(&view, f.version) > f.packetBytes {
 			return true
 		}
 	}
 	return false
+}
+
+// obey takes over what the upstream said about itself, before anything is sent. It is an
+// error if it cannot take what the routes bring.
+func (f *outFlow) obey(l upLimits) error {
+	o := f.link.opts
+	f.version, f.packetBytes, f.retain = l.version, l.packetBytes, l.retain
+	if o.TopicAliases > 0 {
+		f.packetBytes -= aliasBytes + 1
+	}
+	if l.qosMax == 0 && slices.ContainsFunc(f.routes, func(r route) bool { return r.qos > 0 }) {
+		return errUpstreamQoS0
+	}
+	window := l.receiveMax
+	if o.Notifications {
+		window-- // what is told about us needs a place, too
+	}
+	if window = min(window, o.InflightMax); window < 1 {
+		return errUpstreamWindow
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.schedule = newSchedule(window, f.turns, o)
+	return nil
 }
 
 // send is the sender.

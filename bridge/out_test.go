@@ -148,7 +148,7 @@ func TestLocalBrokerMisbehaves(t *testing.T) {
 			up.neverAck = true
 			o := testOptions(nil, up.addr(), outAll)
 			o.InflightMax = 4
-			l := newLink(&o, newQueueStates(&o), new(counters), &logger{Logger: zap.NewNop()}, new(sync.WaitGroup))
+			l := newLink(&o, newAddresses(&o).current(), mqtt.V311, newQueueStates(&o), new(counters), &logger{Logger: zap.NewNop()}, new(sync.WaitGroup))
 			o.DialLocal = brokenLocal(t, c.say)
 			_, err := l.open(t.Context())
 			if c.want == "" {

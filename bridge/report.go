@@ -13,6 +13,7 @@ import (
 //
 //	$SYS/broker/connection/<client id>/state    1 or 0, as mosquitto tells it
 //	$SYS/sluice/bridge/<name>/state             a State constant
+//	$SYS/sluice/bridge/<name>/upstream          the address of the link, or the one that was dialled last
 //	$SYS/sluice/bridge/<name>/error             why there is no link; nothing once there is one
 //	$SYS/sluice/bridge/<name>/<figure>          see figures
 //	$SYS/sluice/bridge/<name>/queue/<q>/...     backlog of one queue, if there are several
@@ -71,6 +72,7 @@ func (r *reporter) tell(now time.Time) {
 	r.say(r.b.opts.ConnectionTopic(), connected(&st))
 	base := "$SYS/sluice/bridge/" + st.Name + "/"
 	r.say(base+"state", st.State)
+	r.say(base+"upstream", st.Upstream)
 	err := ""
 	if st.State != StateUp && st.State != StateDegraded {
 		err = st.LastError

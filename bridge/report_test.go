@@ -44,7 +44,7 @@ func TestStateTopics(t *testing.T) {
 	b := startBridge(t, o)
 	const connection, base = "$SYS/broker/connection/gateway/state", "$SYS/sluice/bridge/t/"
 	eventually(t, "the error is told", func() bool {
-		return told.at(connection) == "0" && strings.Contains(told.at(base+"error"), "server Unavailable")
+		return told.at(connection) == "0" && strings.Contains(told.at(base+"error"), "server unavailable")
 	})
 	for i := range 7 {
 		publishRound(local, 1, i)

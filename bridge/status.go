@@ -26,6 +26,7 @@ type Status struct {
 	Name      string
 	State     string    // one of the State constants
 	Since     time.Time // when State was entered
+	Upstream  string    // the address of the link, or the one that was dialled last; "": none yet
 	LastError string    // why the last link ended or could not be made; "": no trouble yet. Without secrets
 	LastErrAt time.Time
 
@@ -44,7 +45,7 @@ type Status struct {
 	DroppedQoS0     int64 // both: QoS 0, and no connection or no room
 	DroppedTooLarge int64 // both: above MaxPayloadBytes, or above what the local broker takes
 	DroppedUnrouted int64 // both: no route, or the new name is none
-	DroppedRefused  int64 // in: the local broker refused for a reason that will not pass
+	DroppedRefused  int64 // both: the other side refused for a reason that will not pass
 
 	InflightOut, InflightOutBytes int // taken locally, not acknowledged yet
 	InflightIn, InflightInBytes   int // taken from the upstream, not acknowledged yet
@@ -127,6 +128,7 @@ type status struct {
 	lastErr string
 	errAt   time.Time
 	refused []string
+	at      string
 	link    *link // nil: none
 }
 
@@ -158,6 +160,12 @@ func (s *status) setLink(l *link) {
 	s.link = l
 }
 
+func (s *status) setUpstream(a address) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = a.String()
+}
+
 func (s *status) setRefused(filters []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,7 +176,7 @@ func (s *status) snapshot() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Status{
-		Name: s.name, State: s.state, Since: s.since, LastError: s.lastErr, LastErrAt: s.errAt,
+		Name: s.name, State: s.state, Since: s.since, Upstream: s.at, LastError: s.lastErr, LastErrAt: s.errAt,
 		RefusedFilters: append([]string(nil), s.refused...),
 		Links:          s.links.Load(), Received: s.received.Load(), Sent: s.sent.Load(), Acked: s.acked.Load(),
 		RemoteReceived: s.remoteReceived.Load(), LocalAcked: s.localAcked.Load(),

@@ -11,36 +11,49 @@ import (
 // Bridge is a connection to an upstream broker. TLS files belong to tls://
 // addresses only.
 type Bridge struct {
-	Name                 string   `toml:"name"`
-	Address              string   `toml:"address"`   // tcp://host[:1883] or tls://host[:8883]
-	ClientID             string   `toml:"client_id"` // "": see ClientIDOn
-	Username             string   `toml:"username"`
-	Password             string   `toml:"password" secret:"true"`
-	PasswordFile         string   `toml:"password_file"`
-	PasswordEnv          string   `toml:"password_env" secret:"true"`
-	CAFile               string   `toml:"ca_file"`
-	CertFile             string   `toml:"cert_file"`
-	KeyFile              string   `toml:"key_file"`
-	ServerName           string   `toml:"server_name"`
-	ALPN                 []string `toml:"alpn"`
-	InsecureSkipVerify   bool     `toml:"insecure_skip_verify"`
-	BridgeBit            bool     `toml:"bridge_bit"`
-	Keepalive            Duration `toml:"keepalive" allow:"1s..65535s"` // whole seconds
-	ConnectTimeout       Duration `toml:"connect_timeout" allow:"1s..10m"`
-	ReconnectMin         Duration `toml:"reconnect_min" allow:"10ms..1h"`
-	ReconnectMax         Duration `toml:"reconnect_max" allow:"10ms..24h"`
-	InflightMax          int      `toml:"inflight_max" allow:"1..65535"`
-	InflightBytesMax     Bytes    `toml:"inflight_bytes_max" allow:"1KiB..1GiB"`
-	PacketBytesMax       Bytes    `toml:"packet_bytes_max" allow:"128B..256MiB"`
-	PayloadBytesMax      Bytes    `toml:"payload_bytes_max" allow:"0..256MiB"`          // 0: no limit
-	MessagesPerSecondMax int      `toml:"messages_per_second_max" allow:"0..1000000"`   // 0: no limit
-	BytesPerSecondMax    Bytes    `toml:"bytes_per_second_max" allow:"0 or 128B..1GiB"` // 0: no limit
-	BacklogPercent       int      `toml:"backlog_percent" allow:"1..100"`
-	Notifications        bool     `toml:"notifications"`
-	CleanSession         bool     `toml:"clean_session"`
-	Start                string   `toml:"start" allow:"automatic|lazy|once"`
-	IdleTimeout          Duration `toml:"idle_timeout" allow:"1s..30d"` // with lazy
-	Active               []string `toml:"active"`                       // such as 22:00-06:00; none: always
+	Name                 string    `toml:"name"`
+	Address              Addresses `toml:"address"`             // tcp://host[:1883] or tls://host[:8883]
+	Proxy                string    `toml:"proxy" secret:"true"` // http://[user:password@]host[:3128] or socks5://[user:password@]host[:1080]
+	Interface            string    `toml:"interface"`           // a name, or an address of ours
+	Protocol             string    `toml:"protocol" allow:"3.1.1|5|auto"`
+	TopicAliases         int       `toml:"topic_aliases" allow:"0..65535"` // with protocol 5
+	Failover             string    `toml:"failover" allow:"order|round-robin"`
+	ReturnToPrimary      Duration  `toml:"return_to_primary" allow:"0 or 1s..30d"` // with order; 0: never
+	ClientID             string    `toml:"client_id"`                              // "": see ClientIDOn
+	Username             string    `toml:"username"`
+	Password             string    `toml:"password" secret:"true"`
+	PasswordFile         string    `toml:"password_file"`
+	PasswordEnv          string    `toml:"password_env" secret:"true"`
+	PasswordCommand      []string  `toml:"password_command"` // program and arguments
+	CommandTimeout       Duration  `toml:"password_command_timeout" allow:"1s..10m"`
+	SASKeyFile           string    `toml:"sas_key_file"`
+	SASKeyEnv            string    `toml:"sas_key_env" secret:"true"`
+	SASResource          string    `toml:"sas_resource"` // "": <host of address>/devices/<client id>
+	SASPolicy            string    `toml:"sas_policy"`
+	SASLifetime          Duration  `toml:"sas_lifetime" allow:"5m..365d"`
+	CAFile               string    `toml:"ca_file"`
+	CertFile             string    `toml:"cert_file"`
+	KeyFile              string    `toml:"key_file"`
+	ServerName           string    `toml:"server_name"`
+	ALPN                 []string  `toml:"alpn"`
+	InsecureSkipVerify   bool      `toml:"insecure_skip_verify"`
+	BridgeBit            bool      `toml:"bridge_bit"`
+	Keepalive            Duration  `toml:"keepalive" allow:"1s..65535s"` // whole seconds
+	ConnectTimeout       Duration  `toml:"connect_timeout" allow:"1s..10m"`
+	ReconnectMin         Duration  `toml:"reconnect_min" allow:"10ms..1h"`
+	ReconnectMax         Duration  `toml:"reconnect_max" allow:"10ms..24h"`
+	InflightMax          int       `toml:"inflight_max" allow:"1..65535"`
+	InflightBytesMax     Bytes     `toml:"inflight_bytes_max" allow:"1KiB..1GiB"`
+	PacketBytesMax       Bytes     `toml:"packet_bytes_max" allow:"128B..256MiB"`
+	PayloadBytesMax      Bytes     `toml:"payload_bytes_max" allow:"0..256MiB"`          // 0: no limit
+	MessagesPerSecondMax int       `toml:"messages_per_second_max" allow:"0..1000000"`   // 0: no limit
+	BytesPerSecondMax    Bytes     `toml:"bytes_per_second_max" allow:"0 or 128B..1GiB"` // 0: no limit
+	BacklogPercent       int       `toml:"backlog_percent" allow:"1..100"`
+	Notifications        bool      `toml:"notifications"`
+	CleanSession         bool      `toml:"clean_session"`
+	Start                string    `toml:"start" allow:"automatic|lazy|once"`
+	IdleTimeout          Duration  `toml:"idle_timeout" allow:"1s..30d"` // with lazy
+	Active               []string  `toml:"active"`                       // such as 22:00-06:00; none: always
 
 	Queues []BridgeQueue `toml:"queue"`
 	Routes []Route       `toml:"route"`
@@ -74,6 +87,11 @@ type Route struct {
 // shows the same values in its commented example, and a test compares them.
 func (b *Bridge) setDefaults() {
 	*b = Bridge{
+		CommandTimeout:   Duration(10 * time.Second),
+		SASLifetime:      Duration(time.Hour),
+		Protocol:         "3.1.1",
+		Failover:         "order",
+		ReturnToPrimary:  Duration(5 * time.Minute),
 		Keepalive:        Duration(60 * time.Second),
 		ConnectTimeout:   Duration(30 * time.Second),
 		ReconnectMin:     Duration(1 * time.Second),

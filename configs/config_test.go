@@ -80,7 +80,8 @@ func TestDefaultFileIsComplete(t *testing.T) {
 	var r Route
 	b.setDefaults()
 	r.setDefaults()
-	b.Name, b.Address, b.ALPN, b.Active = "cloud", "tls://mqtt.example:8883", []string{}, []string{}
+	b.Name, b.Address, b.ALPN, b.Active = "cloud", Addresses{"tls://mqtt.example:8883"}, []string{}, []string{}
+	b.PasswordCommand = []string{}
 	r.Direction, r.Filter, r.Exclude = "out", "sensors/#", []string{}
 	var q BridgeQueue
 	q.setDefaults()
@@ -111,7 +112,7 @@ func TestExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := c.Bridges[0]
-	if b.Address != "tcp://127.0.0.1:1884" || !b.BridgeBit || b.Keepalive != Duration(time.Minute) || len(b.Routes) != 2 ||
+	if !reflect.DeepEqual(b.Address, Addresses{"tcp://127.0.0.1:1884"}) || !b.BridgeBit || b.Keepalive != Duration(time.Minute) || len(b.Routes) != 2 ||
 		!reflect.DeepEqual(b.Routes[1], Route{Direction: "in", Filter: "commands/#", RemotePrefix: "plant7/", QoS: 1}) {
 		t.Errorf("the mosquitto example is read as %+v", b)
 	}

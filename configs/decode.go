@@ -38,7 +38,7 @@ func syntaxProblem(err error, text, file string) Problem {
 	}
 	p.Line = 1 + strings.Count(text[:max(0, min(parse.Position.Start, len(text)))], "\n")
 	p.Key, p.Found = parse.LastKey, "no TOML: "+parse.Message
-	if strings.HasSuffix(p.Key, "password") || strings.HasSuffix(p.Key, "_env") { // the message may repeat what stands there
+	if strings.HasSuffix(p.Key, "password") || p.Key == "bridge.proxy" || p.Key == "proxy" || strings.HasSuffix(p.Key, "_env") { // the message may repeat what stands there
 		p.Found, p.Allowed = "no TOML", "a string in quotes"
 	}
 	return p
@@ -111,6 +111,11 @@ func (d *decoder) value(v reflect.Value, field reflect.StructField, x any, path 
 func (d *decoder) slice(v reflect.Value, x any, path string) bool {
 	var elements []any
 	switch x := x.(type) {
+	case string:
+		if v.Type() != reflect.TypeFor[Addresses]() {
+			return false
+		}
+		elements = []any{x}
 	case []any:
 		elements = x
 	case []map[string]any:
@@ -188,6 +193,8 @@ func wanted(t reflect.Type, path string) string {
 		return `a size per day such as "2GiB/day", or 0`
 	case reflect.TypeFor[Duration]():
 		return `a duration such as "1m30s" or "7d"`
+	case reflect.TypeFor[Addresses]():
+		return `an address such as "tls://host:8883", or an array of them`
 	}
 	switch t.Kind() {
 	case reflect.String:

@@ -23,6 +23,9 @@ func (b *Bridge) ReadPassword() (string, error) {
 	return readSecret(b.PasswordFile, b.PasswordEnv)
 }
 
+// ReadSASKey returns the key that makes tokens, "" if there is none; see ReadPassword.
+func (b *Bridge) ReadSASKey() (string, error) { return readSecret(b.SASKeyFile, b.SASKeyEnv) }
+
 // readSecret reads a file, or else an environment variable; "" if neither is
 // named. An empty secret is an error.
 func readSecret(file, env string) (string, error) {
@@ -80,6 +83,11 @@ func (c *Config) CheckFiles() error {
 		b, path := &c.Bridges[i], index("bridge", i)
 		_, err := b.ReadPassword()
 		f.secret(path+".password", b.PasswordFile, err)
+		_, err = b.ReadSASKey()
+		f.secret(path+".sas_key", b.SASKeyFile, err)
+		if len(b.PasswordCommand) > 0 {
+			f.program(path+".password_command", b.PasswordCommand[0])
+		}
 		f.certificates(path+".ca_file", b.CAFile)
 		if b.CertFile != "" {
 			f.pair(path, b.CertFile, b.KeyFile)
@@ -123,6 +131,15 @@ func (f *fileChecker) readable(path, name string) {
 		_ = file.Close() // nothing was written
 	}
 	f.report(path, name, "a readable file", err)
+}
+
+// program checks that somebody may run a file.
+func (f *fileChecker) program(path, name string) {
+	info, err := os.Stat(name)
+	if err == nil && (!info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0) {
+		err = errors.New("it cannot be run")
+	}
+	f.report(path, name, "a program", err)
 }
 
 func (f *fileChecker) certificates(path, name string) {

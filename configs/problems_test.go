@@ -92,6 +92,18 @@ func TestProblems(t *testing.T) {
 			`f.toml:3: bridge[0].address: found "mqtt://h", allowed "tcp://host:1883" or`, `f.toml:7: bridge[1].address: found "tcp://"`,
 			`f.toml:11: bridge[2].address: found "tcp://h:0"`, `f.toml:15: bridge[3].address: found "tcp://h:65536"`, `f.toml:19: bridge[4].address: found "tls://h/x"`,
 			`f.toml:23: bridge[5].address: found "h:1883"`, `f.toml:27: bridge[6].address: found an address with credentials,`}},
+		{"several addresses", "[[bridge]]\nname = \"b\"\nfailover = \"round-robin\"\naddress = [\"tcp://h\",\n\"tls://h\"]\nca_file = \"/f\"\n" + route, nil},
+		{"WebSockets, proxy, interface", "[[bridge]]\nname = \"b\"\naddress = [\"ws://h\", \"wss://h:1/path?x=1\"]\nca_file = \"/f\"\nproxy = \"http://me:hunter2@h\"\ninterface = \"fe80::1234:5678:9abc:def0\"\n" + route, nil},
+		{"bad proxies", "[[bridge]]\nname = \"b\"\naddress = \"ws://h#x\"\nproxy = \"https://me:hunter2@h\"\ninterface = \"a-name-too-long-for-it\"\n" + route + "[[bridge]]\nname = \"c\"\naddress = \"wss://h\"\nproxy = [\"hunter2\"]\n" + route, []string{
+			`f.toml:3: bridge[0].address: found "ws://h#x"`, `f.toml:4: bridge[0].proxy: found something else`, `f.toml:5: bridge[0].interface: found "a-name-too-long-for-it"`, `f.toml:12: bridge[1].proxy: found an array, allowed a string`}},
+		{"ways to a password", bridge + "username = \"u\"\npassword_file = \"/f\"\npassword_command = [\"/token\"]\nsas_lifetime = \"1m\"\n" + route + "[[bridge]]\nname = \"c\"\naddress = \"tls://h\"\nusername = \"u\"\nsas_policy = \"p\"\npassword_command = [\"token\", \"now\"]\n" + route + "[[bridge]]\nname = \"d\"\naddress = \"tls://h\"\nusername = \"u\"\nsas_key_file = \"/k\"\nsas_key_env = \"K\"\n" + route, []string{
+			`f.toml:6: bridge[0].password_command: found password_file and password_command, allowed one of them`,
+			`f.toml:7: bridge[0].sas_lifetime: found "1m", allowed 5m to 365d`, `f.toml:11: bridge[1].sas_resource: found sas_resource or sas_policy`, `f.toml:16: bridge[1].password_command: found "token", allowed a program with its whole path`, `f.toml:25: bridge[2].sas_key_env: found sas_key_file and sas_key_env`}},
+		{"several bad addresses", "[[bridge]]\nname = \"b\"\nfailover = \"random\"\naddress = [\"tcp://h\", \"tcp://h\", \"x\"]\n" + route, []string{
+			`f.toml:3: bridge[0].failover: found "random", allowed "order" or "round-robin"`,
+			`f.toml:4: bridge[0].address[1]: found "tcp://h" twice`, `f.toml:4: bridge[0].address[2]: found "x"`}},
+		{"no address", "[[bridge]]\nname = \"b\"\naddress = []\n" + route + "[[bridge]]\nname = \"c\"\naddress = 5\n" + route, []string{
+			`f.toml:3: bridge[0].address: found nothing`, `f.toml:9: bridge[1].address: found 5, allowed an address such as`}},
 		{"credentials", bridge + "password = \"x\"\npassword_file = \"/f\"\ncert_file = \"/c\"\n" + route + strings.Replace(bridge, `"b"`, `"c"`, 1) + "key_file = \"/k\"\n" + route, []string{
 			`f.toml:4: bridge[0].password: found a password without username, allowed both or none`,
 			`f.toml:5: bridge[0].password_file: found a password without username`,

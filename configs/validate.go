@@ -2,7 +2,6 @@ package configs
 
 import (
 	"fmt"
-	"net/url"
 	"reflect"
 	"strconv"
 	"strings"
@@ -93,73 +92,6 @@ func (v *validator) bridges(bridges []Bridge, c *Config) {
 
 func validName(name string) bool {
 	return len(name) >= 1 && len(name) <= 64 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == ""
-}
-
-// upstream checks how a bridge reaches and trusts its upstream.
-func (v *validator) upstream(b *Bridge, path string) {
-	tls, problem := checkUpstream(b.Address)
-	if problem != "" {
-		found := quoted(b.Address)
-		if strings.Contains(b.Address, "@") {
-			found = "an address with credentials" // not to be repeated in a log
-		}
-		v.problem(path+".address", found, `"tcp://host:1883" or "tls://host:8883"`, problem)
-		tls = true // what follows from it is not worth a report
-	}
-	v.password(b, path)
-	if b.CertFile == "" && b.KeyFile != "" {
-		v.problem(path+".key_file", "key_file without cert_file", "both or none", "")
-	}
-	if b.CertFile != "" && b.KeyFile == "" {
-		v.problem(path+".cert_file", "cert_file without key_file", "both or none", "")
-	}
-	if !tls {
-		used := map[string]bool{"ca_file": b.CAFile != "", "cert_file": b.CertFile != "", "key_file": b.KeyFile != "",
-			"server_name": b.ServerName != "", "alpn": len(b.ALPN) > 0, "insecure_skip_verify": b.InsecureSkipVerify}
-		for key, set := range used {
-			if set {
-				v.problem(path+"."+key, key+" with "+quoted(b.Address), "it with a tls:// address only",
-					"tcp:// would send everything in the clear")
-			}
-		}
-	}
-}
-
-// password checks that a bridge has at most one password, and a user for it.
-func (v *validator) password(b *Bridge, path string) {
-	before := ""
-	for _, s := range []struct{ key, value string }{{"password", b.Password}, {"password_file", b.PasswordFile}, {"password_env", b.PasswordEnv}} {
-		if s.value == "" {
-			continue
-		}
-		if b.Username == "" {
-			v.problem(path+"."+s.key, "a password without username", "both or none", "")
-		} else if before != "" {
-			v.problem(path+"."+s.key, before+" and "+s.key, "one of them", "")
-		}
-		before = s.key
-	}
-	v.envName(path+".password_env", b.PasswordEnv)
-}
-
-// checkUpstream returns whether an address is one with TLS, and what is wrong
-// with it, or "".
-func checkUpstream(address string) (tls bool, problem string) {
-	u, err := url.Parse(address)
-	switch {
-	case err != nil || u.Hostname() == "" || u.Scheme != "tcp" && u.Scheme != "tls":
-		return false, "it is not a scheme and a host"
-	case u.User != nil:
-		return false, "write username and password on lines of their own"
-	case u.Path != "" || u.RawQuery != "" || u.Fragment != "":
-		return false, "nothing may follow the port"
-	}
-	if port := u.Port(); port != "" {
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return false, "the port must be a number from 1 to 65535"
-		}
-	}
-	return u.Scheme == "tls", ""
 }
 
 func (v *validator) route(r *Route, path string, levelsMax int) {

@@ -42,9 +42,13 @@ func (c *Config) Warnings() (warnings []string) {
 	}
 	for i := range c.Bridges {
 		b, path := &c.Bridges[i], index("bridge", i)
-		if u, err := url.Parse(b.Address); err == nil && u.Scheme == "tcp" && b.Username != "" {
+		for _, address := range b.Address {
+			u, err := url.Parse(address)
+			if err != nil || u.Scheme != "tcp" && u.Scheme != "ws" || b.Username == "" {
+				continue
+			}
 			if far := NewListener(net.JoinHostPort(u.Hostname(), "0")); !far.loopback() {
-				warn(path, "the password crosses the network to %s in the clear; use tls://", u.Host)
+				warn(path, "the password crosses the network to %s in the clear; use tls:// or wss://", u.Host)
 			}
 		}
 		if b.InsecureSkipVerify {

@@ -111,8 +111,15 @@ func bridgeOptions(c *configs.Bridge, hostname string) (bridge.Options, error) {
 		return bridge.Options{}, fmt.Errorf("bridge %q: password_file: %w", c.Name, err)
 	}
 	o := bridge.Defaults()
-	o.Name, o.Address, o.ClientID = c.Name, c.Address, c.ClientIDOn(hostname)
+	o.Name, o.ClientID = c.Name, c.ClientIDOn(hostname)
+	o.Address, o.MoreAddresses = c.Address[0], c.Address[1:]
+	o.Proxy, o.Interface = c.Proxy, c.Interface
+	o.Protocol, o.TopicAliases = bridge.Protocol(c.Protocol), c.TopicAliases
+	o.Failover, o.ReturnToPrimary = bridge.Failover(c.Failover), time.Duration(c.ReturnToPrimary)
 	o.Fingerprint = fingerprint(c, password, hostname)
+	if o.Credentials, err = credentials(c, &o); err != nil {
+		return o, fmt.Errorf("bridge %q: %w", c.Name, err)
+	}
 	o.Username, o.Password = c.Username, password
 	o.BridgeBit = c.BridgeBit
 	o.TLS = bridge.TLS{

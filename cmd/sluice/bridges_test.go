@@ -39,7 +39,7 @@ func TestBridgeFingerprint(t *testing.T) {
 		t.Error("the same configuration has another fingerprint")
 	}
 	for what, change := range map[string]func(*configs.Bridge){
-		"address": func(b *configs.Bridge) { b.Address = "tcp://h" },
+		"address": func(b *configs.Bridge) { b.Address = configs.Addresses{"tcp://h"} },
 		"share":   func(b *configs.Bridge) { b.Queues[1].Share = 2 },
 		"limit":   func(b *configs.Bridge) { *b.Queues[2].MessagesMax = 1001 },
 		"queue":   func(b *configs.Bridge) { b.Queues = b.Queues[:2] },

@@ -100,7 +100,7 @@ func checkBridges(cfg *configs.Config) error {
 func openSecrets(cfg *configs.Config) (warnings []string) {
 	names := []string{cfg.Auth.PasswordFile, cfg.Auth.JWT.SecretFile}
 	for i := range cfg.Bridges {
-		names = append(names, cfg.Bridges[i].PasswordFile, cfg.Bridges[i].KeyFile)
+		names = append(names, cfg.Bridges[i].PasswordFile, cfg.Bridges[i].KeyFile, cfg.Bridges[i].SASKeyFile)
 	}
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {

@@ -1,7 +1,7 @@
 // Command sluice is the broker: `sluice run` serves, `sluice check` says what is
 // wrong with a configuration, `sluice passwd` and `sluice acl` look after its
 // users and what they may do, `sluice status` asks a running broker how it is, `sluice
-// store` looks after its store, `sluice version` names the build.
+// store` looks after its store, `sluice bridge` after its bridges, `sluice version` names the build.
 //
 // Exit status: 0 after an orderly end, and where the answer is yes; 1 when something
 // failed that was asked for rightly, and where the answer is no; 2 when the command
@@ -37,6 +37,7 @@ type commands struct {
 	ACL     aclCmd     `cmd:"" name:"acl" help:"Ask an ACL file."`
 	Status  statusCmd  `cmd:"" help:"Ask the running broker how it is."`
 	Store   storeCmd   `cmd:"" help:"Look after the store."`
+	Bridge  bridgeCmd  `cmd:"" help:"Look after the bridges."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

@@ -24,7 +24,7 @@ import (
 
 // A client whose tokens prove nothing must not be used.
 func TestDishonestClientsPanic(t *testing.T) {
-	u := &uplink{}
+	u := &up3{}
 	o := Defaults()
 	mustBeHonest(paho.NewClient(u.pahoOptions(&o, nil, nil)))
 	for what, set := range map[string]func(*paho.ClientOptions){
@@ -51,19 +51,20 @@ func TestDishonestClientsPanic(t *testing.T) {
 // done with an error; otherwise it may never be.
 func TestReceiptsAreHonest(t *testing.T) {
 	for i, how := range []string{"cut", "close", "kill", "cut", "close", "kill"} {
-		clean := i < 3
+		clean := i < 3 && testProtocol == Protocol311
 		up := newFakeUpstream(t)
 		up.neverAck = true
 		o := testOptions(nil, up.addr(), outAll)
 		o.CleanSession = clean
 		lost := make(chan error, 1)
-		u, err := dialUplink(t.Context(), &o, nil, func(err error) { lost <- err }, nil)
+		d := dialing{opts: &o, at: newAddresses(&o).current(), version: newProtocol(testProtocol).version, onLost: func(err error) { lost <- err }}
+		u, _, err := d.dial(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		var receipts []receipt
 		for range 50 {
-			receipts = append(receipts, u.publish("t", 1, false, []byte("x")))
+			receipts = append(receipts, u.publish(&message{topic: "t", qos: 1, payload: []byte("x")}))
 		}
 		eventually(t, "arrived", func() bool { return up.count() == 50 })
 		for _, r := range receipts {
